@@ -280,6 +280,18 @@ class Value(Noun):
     standard_deviation: float | None = None
 
 
+class Observation(Noun):
+    """One training row: properties of a crystal *in the cell it states*.
+
+    ``group`` ties rows that must stay on the same side of any split (the relaxed and the proposed cell of one candidate).
+    """
+
+    crystal: Crystal
+    properties: dict[str, Value]
+    group: str
+    kind: Literal["relaxed", "proposal"]
+
+
 class Label(Noun):
     """What the oracles said of one crystal.
 
@@ -298,6 +310,17 @@ class Label(Noun):
     checks: dict[str, Any] = Field(default_factory=dict)
     cost: dict[str, float] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    def observations(self, proposal: Crystal) -> list[Observation]:
+        """The rows an ``ok`` label teaches: the relaxed cell's and, where stated, the proposed cell's; none for other statuses."""
+        if self.status != "ok":
+            return []
+        rows = []
+        if self.relaxed is not None and self.properties:
+            rows.append(Observation(crystal=self.relaxed, properties=self.properties, group=self.crystal_id, kind="relaxed"))
+        if self.proposal_properties:
+            rows.append(Observation(crystal=proposal, properties=self.proposal_properties, group=self.crystal_id, kind="proposal"))
+        return rows
 
 
 UNITS: dict[str, str] = {
