@@ -29,6 +29,7 @@ ELEMENTS: tuple[str, ...] = tuple(
 """Element symbols; the element of atomic number Z is ``ELEMENTS[Z - 1]``."""
 
 ATOMIC_NUMBER: dict[str, int] = {symbol: number for number, symbol in enumerate(ELEMENTS, start=1)}
+ATOMIC_MASS_PER_CUBIC_ANGSTROM = 1.66053906660  # in g/cm3 (CODATA 2018)
 LATTICE_PARAMETERS: tuple[str, ...] = ("a", "b", "c", "alpha", "beta", "gamma")
 
 Arm = Literal["gfn", "random", "seed"]
@@ -114,7 +115,7 @@ class Crystal(Noun):
         from pymatgen.core import Element  # late: heavy
 
         mass = sum(count * float(Element(symbol).atomic_mass) for symbol, count in self.composition.items())
-        return mass * 1.66053906660 / self.volume
+        return mass * ATOMIC_MASS_PER_CUBIC_ANGSTROM / self.volume
 
 
 def cell_volume(parameters: Sequence[float]) -> float:
@@ -161,6 +162,32 @@ class CrystalBatch:
 
     def __iter__(self) -> Iterator[Crystal]:
         return iter(self.to_crystals())
+
+    @property
+    def number_of_atoms(self) -> torch.Tensor:
+        """``(n,)`` atoms in the conventional cell."""
+        return self.counts.sum(1)
+
+    @property
+    def volume(self) -> torch.Tensor:
+        """``(n,)`` cell volume in Å3; 0 where the angles admit no real cell."""
+        lengths, cosines = self.lattice_parameters[:, :3], self.lattice_parameters[:, 3:].deg2rad().cos()
+        metric = 1 - (cosines**2).sum(1) + 2 * cosines.prod(1)
+        return lengths.prod(1) * metric.clamp_min(0).sqrt()
+
+    @property
+    def volume_per_atom(self) -> torch.Tensor:
+        """``(n,)`` in Å3 per atom."""
+        return self.volume / self.number_of_atoms
+
+    @property
+    def density(self) -> torch.Tensor:
+        """``(n,)`` mass density in g/cm3."""
+        import torch
+        from pymatgen.core import Element
+
+        masses = torch.tensor([float(Element.from_Z(number).atomic_mass) for number in self.elements], dtype=self.volume.dtype)
+        return (self.counts.to(masses.dtype) @ masses) * ATOMIC_MASS_PER_CUBIC_ANGSTROM / self.volume
 
     @classmethod
     def from_crystals(cls, crystals: Sequence[Crystal], elements: Iterable[str] | None = None) -> CrystalBatch:
