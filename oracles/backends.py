@@ -6,22 +6,23 @@ import contextlib
 import importlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from oracles.aggregation import set_aggregation
+from oracles.aggregation import Aggregation, set_aggregation
 from oracles.potentials import EnergiesForcesStresses, Potential, PotentialRecord
+from oracles.symmetric_cell import SymmetricCell
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-ATOMS_PER_GRAPH = 512  # bounds the memory of one batched graph to a few hundred MB
+ATOMS_PER_GRAPH = 96  # larger graphs fall out of the cache and are slower per atom
 GPA = 160.21766208  # GPa in one eV/Å3
 
 
 class MatglPotential(Potential):
-    """A matgl potential (M3GNet, TensorNet, ...) evaluated on batched graphs."""
+    """A matgl potential: M3GNet through :mod:`oracles.m3gnet`, any other architecture through matgl's own forward pass."""
 
     def __init__(self, record: PotentialRecord) -> None:
         """Load the weights and put the record's aggregation convention in place."""
@@ -29,35 +30,55 @@ class MatglPotential(Potential):
 
         self.model: Any = matgl.load_model(record.source)
         self.model.eval()
-        if record.aggregation is not None:
-            set_aggregation(self.model, record.aggregation)
         super().__init__(record, frozenset(self.model.model.element_types))
+        self.use_aggregation(record.aggregation or "source")
+
+    def use_aggregation(self, aggregation: Aggregation) -> None:
+        """Sum the messages into this atom of each edge from now on."""
+        from oracles.m3gnet import M3GNetEvaluator
+
+        set_aggregation(self.model, aggregation)
+        self.record = self.record.model_copy(update={"aggregation": aggregation})
+        self.evaluator = M3GNetEvaluator(self.model, aggregation) if M3GNetEvaluator.supports(self.model.model) else None
 
     def evaluate(self, structures: Sequence[Structure]) -> EnergiesForcesStresses:
         """See :meth:`Potential.evaluate`."""
         self.check_elements(structures)
-        energies, forces, stresses = [], [], []
-        for chunk in chunks(structures):
-            batch, lattices, connected = self._graphs(chunk)
-            energy, force, stress, *_ = self.model(batch, lattices)
-            energies.append(np.where(connected, energy.detach().double().numpy().reshape(-1), np.nan))
-            forces += np.split(force.detach().double().numpy(), np.cumsum([len(structure) for structure in chunk])[:-1])
-            stresses.append(stress.detach().double().numpy().reshape(-1, 3, 3) / GPA)
-        return EnergiesForcesStresses(np.concatenate(energies), forces, np.concatenate(stresses))
+        if self.evaluator is not None:
+            return self._evaluate_cells([_as_it_is(structure) for structure in structures])
+        parts = [self.evaluate_with_matgl(chunk) for chunk in chunks(structures)]
+        return _joined(parts)
+
+    def evaluate_cells(self, cells: Sequence[SymmetricCell], derivatives: bool = True) -> EnergiesForcesStresses:
+        """See :meth:`Potential.evaluate_cells`; for M3GNet only representative atoms are computed."""
+        if self.evaluator is None:
+            return super().evaluate_cells(cells, derivatives)
+        if derivatives:
+            return self._evaluate_cells(cells)
+        energies = np.concatenate([self.evaluator.energies(chunk) for chunk in chunks(cells)])
+        return EnergiesForcesStresses(energies, [np.zeros((len(cell.numbers), 3)) for cell in cells], np.zeros((len(cells), 3, 3)))
+
+    def _evaluate_cells(self, cells: Sequence[SymmetricCell]) -> EnergiesForcesStresses:
+        assert self.evaluator is not None
+        return _joined([EnergiesForcesStresses(*self.evaluator.evaluate(chunk)) for chunk in chunks(cells)])
+
+    def evaluate_with_matgl(self, structures: Sequence[Structure]) -> EnergiesForcesStresses:
+        """One batched graph through matgl's own forward pass: the reference for :mod:`oracles.m3gnet`."""
+        batch, lattices, connected = self._graphs(structures)
+        energy, force, stress, *_ = self.model(batch, lattices)
+        return EnergiesForcesStresses(
+            np.where(connected, energy.detach().double().numpy().reshape(-1), np.nan),
+            np.split(force.detach().double().numpy(), np.cumsum([len(structure) for structure in structures])[:-1]),
+            stress.detach().double().numpy().reshape(-1, 3, 3) / GPA,
+        )
 
     def atom_features(self, structures: Sequence[Structure]) -> list[np.ndarray]:
         """The node features after the last graph convolution; ``(atoms, 64)`` for M3GNet."""
         self.check_elements(structures)
-        network = self.model.model
-        if not hasattr(network, "n_blocks"):
+        if self.evaluator is None:
             return super().atom_features(structures)
-        features = []
-        for chunk in chunks(structures):
-            batch, lattices, _ = self._graphs(chunk)
-            self.model(batch, lattices)
-            nodes = network.feature_dict[f"gc_{network.n_blocks}"]["node_feat"].detach().double().numpy()
-            features += np.split(nodes, np.cumsum([len(structure) for structure in chunk])[:-1])
-        return features
+        cells = [_as_it_is(structure) for structure in structures]
+        return [features for chunk in chunks(cells) for features in self.evaluator.atom_features(chunk)]
 
     def _graphs(self, structures: Sequence[Structure]) -> tuple[Any, Any, np.ndarray]:
         import torch
@@ -131,13 +152,31 @@ class AsePotential(Potential):
         return EnergiesForcesStresses(np.array(energies), forces, np.array(stresses))
 
 
-def chunks(structures: Sequence[Structure], atoms: int = ATOMS_PER_GRAPH) -> Iterator[list[Structure]]:
-    """Runs of structures of at most ``atoms`` atoms together (at least one structure each)."""
-    chunk: list[Structure] = []
-    for structure in structures:
-        if chunk and sum(len(one) for one in chunk) + len(structure) > atoms:
+def _as_it_is(structure: Structure) -> SymmetricCell:
+    return SymmetricCell.from_structure(structure, symprec=None)
+
+
+def _joined(parts: Sequence[EnergiesForcesStresses]) -> EnergiesForcesStresses:
+    return EnergiesForcesStresses(
+        np.concatenate([part.energies for part in parts]),
+        [force for part in parts for force in part.forces],
+        np.concatenate([part.stresses for part in parts]),
+    )
+
+
+Many = TypeVar("Many", "Structure", SymmetricCell)
+
+
+def chunks(many: Sequence[Many], atoms: int = ATOMS_PER_GRAPH) -> Iterator[list[Many]]:
+    """Runs of structures (or cells) whose computed atoms number at most ``atoms`` together; at least one each."""
+    chunk: list[Many] = []
+    total = 0
+    for one in many:
+        size = len(one.numbers) if isinstance(one, SymmetricCell) else len(one)
+        if chunk and total + size > atoms:
             yield chunk
-            chunk = []
-        chunk.append(structure)
+            chunk, total = [], 0
+        chunk.append(one)
+        total += size
     if chunk:
         yield chunk

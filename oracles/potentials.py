@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from oracles.symmetric_cell import SymmetricCell
+
 MATGL_MODELS: dict[str, tuple[str, str]] = {
     "M3GNet": ("M3GNet-MP-2021.2.8-PES", "M3GNet-MP-2021.2.8"),
     "TensorNet-MatPES": ("TensorNet-MatPES-PBE-v2025.1-PES", "TensorNet-MatPES-PBE-2025.1"),
@@ -95,6 +97,17 @@ class Potential(ABC):
         Raises:
             UnknownElement: for an element outside :attr:`elements`.
         """
+
+    def evaluate_cells(self, cells: Sequence[SymmetricCell], derivatives: bool = True) -> EnergiesForcesStresses:
+        """As :meth:`evaluate`, for symmetric cells, with the forces on the *representative* atoms only, ``(orbits, 3)`` each.
+
+        Without ``derivatives`` forces and stresses may be zero: for ranking by energy. Potentials that can make use of the symmetry
+        do; this one evaluates all atoms.
+        """
+        found = self.evaluate([cell.to_structure() for cell in cells])
+        forces = [cell.symmetric_forces(cell.on_representatives(force)) for cell, force in zip(cells, found.forces, strict=True)]
+        stresses = np.array([cell.symmetric_stress(stress) for cell, stress in zip(cells, found.stresses, strict=True)])
+        return EnergiesForcesStresses(found.energies, forces, stresses)
 
     def atom_features(self, structures: Sequence[Structure]) -> list[np.ndarray]:
         """One ``(atoms, width)`` array per structure: what the network knows of each atom before its last layer.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oracles.aggregation import AGGREGATIONS, set_aggregation
+from oracles.aggregation import AGGREGATIONS
 from oracles.potentials import MATGL_MODELS, Potential, PotentialRecord, PotentialRefused
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ def admit(record: PotentialRecord) -> Potential:
         raise PotentialRefused(f"{record.name} from {record.source} cannot be loaded: {type(error).__name__}: {error}") from error
     findings = {}
     for aggregation in AGGREGATIONS if record.aggregation is None else (record.aggregation,):
-        set_aggregation(matgl_potential.model, aggregation)
+        matgl_potential.use_aggregation(aggregation)
         findings[aggregation] = examine(matgl_potential)
         if not findings[aggregation]:
-            matgl_potential.record = record.model_copy(update={"aggregation": aggregation})
             return matgl_potential
     raise PotentialRefused(_refusal(record, {f"messages summed into the {key}": value for key, value in findings.items()}))
 
