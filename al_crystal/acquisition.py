@@ -1,0 +1,162 @@
+"""Choosing a batch: a BoTorch acquisition function over a pool of crystals, greedily, under rules of diversity.
+
+The pool is finite, so a candidate's features are its row in the pool, and the model looks its posterior up. Predictions of two
+crystals are correlated as the ensemble's members say; a pending pick therefore lowers the value of its look-alikes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from botorch.acquisition.logei import qLogExpectedImprovement
+from botorch.acquisition.monte_carlo import MCAcquisitionFunction, qSimpleRegret, qUpperConfidenceBound
+from botorch.acquisition.objective import GenericMCObjective
+from botorch.models.model import Model
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.sampling.normal import SobolQMCNormalSampler
+from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from linear_operator import to_linear_operator
+
+from .crystal import Crystal
+
+if TYPE_CHECKING:
+    from .config import SelectionSettings
+    from .objective import Objective
+
+
+@dataclass(frozen=True)
+class PoolPosterior:
+    """Joint normal beliefs about every crystal of a pool.
+
+    Attributes:
+        properties: names of the k columns.
+        mean: ``(n, k)``; standard_deviation: ``(n, k)``, calibrated; members: ``(s, n, k)``, the ensemble's members.
+    """
+
+    properties: tuple[str, ...]
+    mean: torch.Tensor
+    standard_deviation: torch.Tensor
+    members: torch.Tensor
+
+
+class PoolModel(Model):
+    """A BoTorch model whose inputs are row numbers of a pool.
+
+    The correlation of two rows is the members' sample correlation, shrunk towards zero by s / (s + 2) for s members: a convex
+    combination with the identity, so that it stays positive definite although s is small.
+    """
+
+    def __init__(self, beliefs: PoolPosterior) -> None:
+        super().__init__()
+        self.beliefs = beliefs
+        deviation = (beliefs.members - beliefs.members.mean(0)).double()
+        norm = deviation.pow(2).sum(0).sqrt().clamp_min(1e-12)
+        self._directions = (deviation / norm).permute(1, 2, 0)  # (n, k, s), unit vectors
+        self._mean, self._deviation = beliefs.mean.double(), beliefs.standard_deviation.double()
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of properties."""
+        return len(self.beliefs.properties)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Empty: one model."""
+        return torch.Size()
+
+    def posterior(
+        self, X: torch.Tensor, output_indices: Any = None, observation_noise: Any = False, posterior_transform: Any = None
+    ) -> Any:
+        """Joint posterior of the rows ``X`` ``(..., q, 1)``: ``q`` crystals, ``k`` properties, properties independent."""
+        rows = X[..., 0].long()
+        unit = self._directions[rows].transpose(-3, -2)  # (..., k, q, s)
+        members = unit.shape[-1]
+        correlation = unit @ unit.transpose(-1, -2) * (members / (members + 2.0))
+        correlation = (
+            correlation - torch.diag_embed(torch.diagonal(correlation, dim1=-2, dim2=-1)) + torch.eye(rows.shape[-1], dtype=unit.dtype)
+        )
+        scale = self._deviation[rows].transpose(-1, -2)  # (..., k, q)
+        covariance = correlation * scale.unsqueeze(-1) * scale.unsqueeze(-2) + 1e-10 * torch.eye(rows.shape[-1], dtype=unit.dtype)
+        independent = MultivariateNormal(self._mean[rows].transpose(-1, -2), to_linear_operator(covariance))
+        posterior = GPyTorchPosterior(MultitaskMultivariateNormal.from_batch_mvn(independent, task_dim=-1))
+        return posterior_transform(posterior) if posterior_transform is not None else posterior
+
+
+SHORTLIST = 256
+"""Rows that are weighed jointly with the pending picks: the best ones alone, since a pending pick only lowers what a row adds."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A row of the pool that was picked, and the value of the acquisition function when it was."""
+
+    row: int
+    value: float
+
+
+def acquisition_function(
+    settings: SelectionSettings, objective: Objective, beliefs: PoolPosterior, best: float, seed: int
+) -> MCAcquisitionFunction:
+    """The acquisition function over the pool for maximising the desirability; ``best`` is the best desirability labelled so far.
+
+    ``expected_improvement`` is qLogEI (Ament et al., NeurIPS 2023); ``greedy`` is the expected best desirability, BoTorch's simple regret.
+    """
+    model = PoolModel(beliefs)
+    sampler = SobolQMCNormalSampler(torch.Size([128]), seed=seed)
+
+    def desirability(values: torch.Tensor, X: torch.Tensor | None = None) -> torch.Tensor:
+        return objective.desirability({name: values[..., index] for index, name in enumerate(beliefs.properties)})
+
+    goal = GenericMCObjective(desirability)
+    if settings.acquisition == "expected_improvement":
+        return qLogExpectedImprovement(model, best_f=best, sampler=sampler, objective=goal)
+    if settings.acquisition == "upper_confidence_bound":
+        return qUpperConfidenceBound(model, beta=settings.exploration**2, sampler=sampler, objective=goal)
+    return qSimpleRegret(model, sampler=sampler, objective=goal)
+
+
+def choose(
+    acquisition: MCAcquisitionFunction, crystals: Sequence[Crystal], size: int, settings: SelectionSettings, taken: Sequence[Crystal] = ()
+) -> list[Pick]:
+    """Pick up to ``size`` rows one after the other, each the best given those before it.
+
+    A row is passed over when its reduced formula and space group were taken already, or when its chemical system or space group
+    has had its share of the batch. ``taken`` are crystals that are in the batch already. Fewer are returned when the rules leave no more.
+    """
+    formulas = [(crystal.formula, crystal.space_group) for crystal in crystals]
+    used = {(crystal.formula, crystal.space_group) for crystal in taken}
+    systems = Counter(crystal.chemical_system for crystal in taken)
+    groups = Counter(crystal.space_group for crystal in taken)
+    X = torch.arange(len(crystals), dtype=torch.float64).reshape(-1, 1, 1)
+    alone = _evaluate(acquisition, X, [])
+    best_first = alone.argsort(descending=True, stable=True).tolist()
+    picks: list[Pick] = []
+    for _ in range(size):
+        allowed = [
+            row
+            for row in best_first
+            if formulas[row] not in used
+            and systems[crystals[row].chemical_system] < settings.per_chemical_system
+            and groups[crystals[row].space_group] < settings.per_space_group
+        ][:SHORTLIST]
+        if not allowed:
+            break
+        values = _evaluate(acquisition, X[allowed], picks) if picks else alone[allowed]
+        best = int(values.argmax())
+        row = allowed[best]
+        picks.append(Pick(row, float(values[best])))
+        used.add(formulas[row])
+        systems[crystals[row].chemical_system] += 1
+        groups[crystals[row].space_group] += 1
+    return picks
+
+
+def _evaluate(acquisition: MCAcquisitionFunction, X: torch.Tensor, picks: Sequence[Pick]) -> torch.Tensor:
+    """Values ``(n,)`` of the rows ``X`` ``(n, 1, 1)``, each jointly with the pending ``picks``."""
+    acquisition.set_X_pending(torch.tensor([[float(pick.row)] for pick in picks], dtype=torch.float64) if picks else None)
+    with torch.no_grad():
+        return torch.cat([acquisition(chunk) for chunk in X.split(512)])

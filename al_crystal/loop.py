@@ -1,0 +1,181 @@
+"""The stages of a round, in order; the one file that knows the sampler, the surrogate and the oracles."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gfn.sampler import Sampler
+from gfn.trainer import Trainer
+from oracles.engines import make_engine
+from oracles.labelling import Labeller
+from surrogates.ensemble import Ensemble
+from surrogates.training import fine_tune
+
+from .acquisition import acquisition_function, choose
+from .beliefs import Beliefs
+from .crystal import Candidate, Crystal, CrystalBatch, crystals_from_frame, crystals_to_frame
+from .history import History, Labelled, Picks, Round
+from .measures import desirability_of, round_metrics
+from .seeds import rng, torch_rng
+
+if TYPE_CHECKING:
+    from gfn.environment import CrystalEnvironment
+    from oracles.potentials import PotentialRecord
+
+    from .config import Campaign
+    from .terminal import Terminal
+
+
+class Loop:
+    """A campaign at work: what it was given, and a history that says how far it has come."""
+
+    def __init__(
+        self, campaign: Campaign, environment: CrystalEnvironment, potential: PotentialRecord, history: History, terminal: Terminal
+    ) -> None:
+        self.campaign, self.environment, self.potential = campaign, environment, potential
+        self.history, self.terminal = history, terminal
+
+    def run(self) -> None:
+        """Do whatever the history does not have yet, until every round is closed."""
+        for number in range(self.history.state.closed_rounds, self.campaign.rounds):
+            if number == len(self.history.state.rounds):
+                beliefs = Beliefs(self.surrogate(number), self.campaign.objective)
+                self.history.append(self.pick(number, beliefs))
+            self.label(number)
+            self.surrogate(number + 1)
+            self.close(number)
+
+    def surrogate(self, number: int) -> Ensemble:
+        """The ensemble that knows the labels of every round before ``number``; trained again where its folder is gone."""
+        folder = self.folder(number) / "surrogate"
+        if folder.exists():
+            return Ensemble.load(folder)
+        ensemble = Ensemble.pretrained()
+        observations = self.history.state.observations(before_round=number)
+        if observations:
+            start = time.monotonic()
+            ensemble = fine_tune(ensemble, observations, self.campaign.surrogate, seed=self.seed(number, "surrogate"))
+            self.terminal.line(
+                f"round {number - 1}: surrogate retrained on {len(observations)} observations, {time.monotonic() - start:.0f} s"
+            )
+        _replace(folder, ensemble.save)
+        return ensemble
+
+    def pick(self, number: int, beliefs: Beliefs) -> Picks:
+        """Train the sampler on the pessimistic reward, draw a pool, choose a diverse batch beside a random control."""
+        settings, selection = self.campaign.sampler, self.campaign.selection
+        start = time.monotonic()
+        trainer = Trainer(self.environment, settings, seed=self.seed(number, "sampler"))
+        with self.terminal.bar(f"round {number}: training the sampler", settings.iterations) as bar:
+            training = trainer.train(beliefs.log_reward, settings.iterations, lambda record: bar(int(record["iteration"])))
+        _replace(self.folder(number) / "sampler", trainer.save)
+        pool = self.unknown(trainer.sampler().sample(selection.pool, torch_rng(self.campaign.seed, number, "pool")))
+        uniform = Sampler.uniform(self.environment)
+        control = self.unknown(uniform.sample(selection.batch_size, torch_rng(self.campaign.seed, number, "random")))
+        self.terminal.line(f"round {number}: sampler trained, {time.monotonic() - start:.0f} s; {len(pool):,} new crystals in the pool")
+        candidates = self.choose(number, beliefs, pool, control)
+        self.save_pool(number, beliefs, pool)
+        return Picks(round=number, candidates=candidates, diagnostics={"pool": len(pool), "sampler": training[-1]})
+
+    def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> list[Candidate]:
+        """The candidates of a round: seed crystals in the first, the random control, and the best of the pool."""
+        selection, objective = self.campaign.selection, self.campaign.objective
+        seeds = self.seed_crystals() if number == 0 else []
+        randoms = control[: round(selection.random_share * selection.batch_size)]
+        best = max((desirability_of(objective, label) for _, _, label in self.history.state.labelled()), default=0.0)
+        posterior = beliefs.posterior(CrystalBatch.from_crystals(pool))
+        acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
+        picks = choose(acquisition, pool, selection.batch_size - len(randoms), selection, taken=[*seeds, *randoms])
+        values = {pool[pick.row].id: pick.value for pick in picks}
+        name = selection.acquisition.replace("_", " ")
+        return [
+            *_candidates(beliefs, seeds, "seed", lambda crystal: "named in the campaign file"),
+            *_candidates(beliefs, randoms, "random", lambda crystal: "control, drawn uniformly from the space"),
+            *_candidates(beliefs, [pool[pick.row] for pick in picks], "gfn", lambda crystal: f"{name} {values[crystal.id]:.4g}", values),
+        ]
+
+    def label(self, number: int) -> None:
+        """Label what the round has picked and not labelled yet; every label is in the history before the next is waited for."""
+        entry = self.history.state.rounds[number]
+        engine = make_engine(self.campaign.engine)
+        labeller = Labeller(self.campaign.oracles, self.potential, self.campaign.seed)
+        formulas = {candidate.id: candidate.crystal.formula for candidate in entry.candidates}
+        total = len(entry.candidates)
+        with self.terminal.bar(f"round {number}: labelling", total) as bar:
+            while tasks := entry.missing(self.campaign.retries):
+                bar(total - len(tasks))
+                attempts = {crystal.id: attempt for crystal, attempt in tasks}
+                for label in engine.run(labeller, tasks):
+                    self.history.append(Labelled(round=number, attempt=attempts[label.crystal_id], label=label))
+                    bar(len(entry.labels), f"{formulas[label.crystal_id]} {label.status}")
+        counts = Counter(label.status for label in entry.labels.values())
+        self.terminal.line(f"round {number}: labelled " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
+
+    def close(self, number: int) -> None:
+        """Measure the round and write the line that closes it."""
+        metrics = round_metrics(self.history.state.rounds[number], self.campaign.objective)
+        self.history.append(Round(round=number, metrics=metrics))
+        for name, error in metrics["prediction_errors"].items():
+            self.terminal.line(
+                f"round {number}: {name} predicted before labelling: MAE {error['mae']:.3f}, bias {error['bias']:+.3f}, "
+                f"{error['coverage_90']:.0%} within 90 % intervals (n = {error['n']})"
+            )
+
+    def unknown(self, batch: CrystalBatch) -> list[Crystal]:
+        """The crystals of a batch that were never picked, each once."""
+        known = self.history.state.known_ids()
+        return list({crystal.id: crystal for crystal in batch.to_crystals() if crystal.id not in known}.values())
+
+    def seed_crystals(self) -> list[Crystal]:
+        """The crystals of the table that the campaign names, if it does."""
+        import pandas as pd
+
+        path = self.campaign.selection.seed_crystals
+        if path is None:
+            return []
+        return crystals_from_frame(pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False))
+
+    def save_pool(self, number: int, beliefs: Beliefs, pool: list[Crystal]) -> None:
+        """Write the pool with its predictions beside the round, for the report and the notebooks."""
+        frame = crystals_to_frame(pool)
+        predictions = beliefs.predictions(pool)
+        for name in predictions[0].mean:
+            frame[f"predicted_{name}"] = [prediction.mean[name] for prediction in predictions]
+            frame[f"predicted_{name}_std"] = [prediction.standard_deviation[name] for prediction in predictions]
+        frame["distance"] = [prediction.distance for prediction in predictions]
+        _replace(self.folder(number) / "pool.parquet", frame.to_parquet)
+
+    def folder(self, number: int) -> Path:
+        """Where what can be re-created of a round is kept."""
+        return self.history.folder / f"round-{number:03d}"
+
+    def seed(self, number: int, stage: str) -> int:
+        """An integer seed for a stage of a round."""
+        return int(rng(self.campaign.seed, number, stage).integers(2**31))
+
+
+def _candidates(
+    beliefs: Beliefs, crystals: Sequence[Crystal], arm: str, reason: Callable[[Crystal], str], values: dict[str, float] | None = None
+) -> list[Candidate]:
+    predictions = beliefs.predictions(list(crystals))
+    return [
+        Candidate(crystal=crystal, prediction=prediction, acquisition=(values or {}).get(crystal.id, 0.0), arm=arm, reason=reason(crystal))
+        for crystal, prediction in zip(crystals, predictions, strict=True)
+    ]
+
+
+def _replace(target: Path, save: Callable[[Path], object]) -> None:
+    """Save under a temporary name, then rename: what is there is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save(unfinished)
+    if target.is_dir():
+        shutil.rmtree(target)
+    os.replace(unfinished, target)
