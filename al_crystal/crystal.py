@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from math import cos, radians, sqrt
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,7 +76,7 @@ class Crystal(Noun):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    @cached_property
+    @property
     def id(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the canonical form."""
         canonical = [self.space_group, list(self.composition.items()), [f"{value:.5f}" for value in self.lattice_parameters]]

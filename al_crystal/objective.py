@@ -136,7 +136,7 @@ class Objective(BaseModel):
     def expected(
         self, mean: Mapping[str, torch.Tensor], standard_deviation: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """First and second moment of the desirability of independent normal properties, ``(n,)`` each (Gauss-Hermite, 12 nodes)."""
+        """First and second moment of the desirability of independent normal properties, ``(n,)`` each (Gauss-Hermite, 32 nodes)."""
         import torch
 
         nodes, weights = (torch.as_tensor(part, dtype=torch.float64) for part in _gauss_hermite())
@@ -165,5 +165,5 @@ class Objective(BaseModel):
 
 @cache
 def _gauss_hermite() -> tuple[np.ndarray, np.ndarray]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(12)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     return nodes, weights / weights.sum()
