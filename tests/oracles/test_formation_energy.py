@@ -108,8 +108,6 @@ def rock_salt(first: str, second: str, constant: float):
 
     cell = Structure.from_spacegroup("Fm-3m", Lattice.cubic(constant), [first, second], [[0, 0, 0], [0.5, 0.5, 0.5]])
     return cell.get_primitive_structure()
-        "Fm-3m", Lattice.cubic(constant), [first, second], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    ).get_primitive_structure()
 
 
 @pytest.mark.slow
