@@ -37,5 +37,7 @@ lock:
 	(echo "# Every package of the environment, exact; renew with 'make lock' after changing pyproject.toml."; \
 	 $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^torch( @.*|==2\.13\.0.*)$$/torch==2.13.0/') > requirements.lock
 
+-include rigs/rigs.mk
+
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
