@@ -217,7 +217,7 @@ class M3GNetEvaluator:
 
     def _energies(self, graph: QuotientGraph) -> Tensor:
         atomic = self.readout(self._nodes(graph))[:, 0] * graph.multiplicities
-        total = torch.zeros(len(graph.strain), dtype=torch.float64).index_add(0, graph.owner, atomic.double() * self.scale + 0.0)
+        total = torch.zeros(len(graph.strain), dtype=torch.float64).index_add(0, graph.owner, atomic.double() * self.scale)
         if self.references is not None:
             offsets = self.references[graph.kind] * graph.multiplicities
             total = total.index_add(0, graph.owner, offsets)
@@ -237,13 +237,11 @@ class M3GNetEvaluator:
         for atom_gate, bond_update, edge_update, edge_weight, node_update, node_weight in self.blocks:
             strengths = weighted_radial * atom_gate(nodes).index_select(0, destination)
             edges = edges + bond_update(self._three_body(strengths, angular, source, len(nodes)) * envelope)
-            hidden = nodes @ edge_update.first[0], nodes @ edge_update.first[1]
-            edges = edges + edge_update.after_first(_gather(hidden, source, destination) + edges @ edge_update.first[2]) * (
-                radial @ edge_weight
-            )
-            hidden = nodes @ node_update.first[0], nodes @ node_update.first[1]
-            messages = node_update.after_first(_gather(hidden, source, destination) + edges @ node_update.first[2])
-            nodes = nodes.index_add(0, into, messages * ((radial * share) @ node_weight))
+            hidden = _pair(nodes, edge_update, source, destination) + edges @ edge_update.first[2]
+            edges = edges + edge_update.after_first(hidden) * (radial @ edge_weight)
+            hidden = _pair(nodes, node_update, source, destination) + edges @ node_update.first[2]
+            messages = node_update.after_first(hidden) * ((radial * share) @ node_weight)
+            nodes = nodes.index_add(0, into, messages)
         return nodes
 
     @staticmethod
@@ -261,8 +259,9 @@ _PER_L = torch.tensor([1, 3, 5])
 _Y_NORM = torch.tensor([sqrt((2 * degree + 1) / (4 * pi)) for degree in range(3) for _ in range(3)])
 
 
-def _gather(halves: tuple[Tensor, Tensor], source: Tensor, destination: Tensor) -> Tensor:
-    return halves[0].index_select(0, source) + halves[1].index_select(0, destination)
+def _pair(nodes: Tensor, network: GatedLayers, source: Tensor, destination: Tensor) -> Tensor:
+    """What the two ends of each edge contribute to the first layer, ``(edges, 128)``."""
+    return (nodes @ network.first[0]).index_select(0, source) + (nodes @ network.first[1]).index_select(0, destination)
 
 
 def _harmonics(unit: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,15 +64,16 @@ class SymmetricCell:
 
         if symprec is not None:
             try:
-                primitive = spglib.standardize_cell((lattice, positions, numbers), to_primitive=True, no_idealize=False, symprec=symprec)
+                cell: Any = (lattice, positions, numbers)
+                primitive: Any = spglib.standardize_cell(cell, to_primitive=True, no_idealize=False, symprec=symprec)
                 symmetry = spglib.get_symmetry(primitive, symprec=symprec) if primitive is not None else None
             except spglib.SpglibError:
                 symmetry = None
             if symmetry is not None:
                 rotations = np.asarray(symmetry["rotations"], dtype=float)
-                return cls._from_operations(
-                    *primitive, rotations, np.asarray(symmetry["translations"]), symmetry["equivalent_atoms"], fixed_cell
-                )
+                translations = np.asarray(symmetry["translations"])
+                basis, coordinates, kinds = primitive
+                return cls._from_operations(basis, coordinates, kinds, rotations, translations, symmetry["equivalent_atoms"], fixed_cell)
         identity = np.eye(3)[None]
         return cls._from_operations(lattice, positions, numbers, identity, np.zeros((1, 3)), np.arange(len(numbers)), fixed_cell)
 

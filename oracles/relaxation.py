@@ -1,0 +1,267 @@
+"""Batched relaxation of cells and positions: many crystals walk downhill together, each at its own pace.
+
+Every crystal has a few coordinates: the displacements that its Wyckoff positions leave free and the strains that its lattice system
+leaves free (all of them where symmetry is freed). Each walks by a quasi-Newton method with a trust radius (Nocedal and Wright,
+*Numerical Optimization*, chapters 4 and 18: damped BFGS; moduli of the eigenvalues, so that saddle points repel). One batched
+evaluation serves all crystals of a step; a crystal that is done leaves and the next one takes its place.
+
+Converged means forces **and** stress below their limits; nothing else does. Guards end a walk that has become unphysical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from oracles.settings import RelaxationSettings
+from oracles.symmetric_cell import SymmetricCell
+
+if TYPE_CHECKING:
+    from oracles.potentials import Potential
+
+GPA = 160.21766208  # GPa in one eV/Å3
+ATOMIC_STIFFNESS = 12.0  # eV/Å2, curvature assumed before any is known
+ELASTIC_STIFFNESS = 0.6  # eV/Å3 (100 GPa)
+ENERGY_NOISE = 2e-6  # of |energy|: float32 sums
+
+Outcome = Literal["converged", "not converged", "unphysical"]
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """How a relaxation ended.
+
+    Attributes:
+        index: place of the crystal in the input.
+        outcome: ``converged``, ``not converged`` (step limit) or ``unphysical`` (a guard); ``reason`` says which and with what numbers.
+        cell: the last state. energy: eV per (primitive) cell. max_force: eV/Å. max_stress: GPa, largest component.
+        evaluations: energies with derivatives that it took. volume_ratio: final over starting volume.
+    """
+
+    index: int
+    outcome: Outcome
+    reason: str
+    cell: SymmetricCell
+    energy: float
+    max_force: float
+    max_stress: float
+    evaluations: int
+    volume_ratio: float
+
+    @property
+    def energy_per_atom(self) -> float:
+        """eV/atom."""
+        return self.energy / self.cell.number_of_atoms
+
+
+def relax(cells: Iterable[SymmetricCell], potential: Potential, settings: RelaxationSettings) -> Iterator[Relaxed]:
+    """Relax any number of crystals, yielding each as it ends, in the order in which they end.
+
+    ``settings.batch_atoms`` representative atoms are evaluated together; a cell with ``fixed_cell`` keeps its lattice.
+    """
+    waiting = enumerate(cells)
+    walks: list[Walk] = []
+    exhausted = False
+    while True:
+        while not exhausted and (not walks or sum(walk.size for walk in walks) < settings.batch_atoms):
+            following = next(waiting, None)
+            if following is None:
+                exhausted = True
+            else:
+                walks.append(Walk(*following, settings))
+        if not walks:
+            return
+        found = potential.evaluate_cells([walk.trial for walk in walks])
+        for walk, energy, forces, stress in zip(walks, found.energies, found.forces, found.stresses, strict=True):
+            walk.receive(float(energy), forces, stress)
+        yield from (walk.result() for walk in walks if walk.outcome is not None)
+        walks = [walk for walk in walks if walk.outcome is None]
+
+
+def relax_all(cells: Sequence[SymmetricCell], potential: Potential, settings: RelaxationSettings) -> list[Relaxed]:
+    """As :func:`relax`, in the order of the input."""
+    return sorted(relax(cells, potential, settings), key=lambda one: one.index)
+
+
+class Walk:
+    """One crystal on its way: where it stands, where it tries to go, and what it has learned of the curvature."""
+
+    def __init__(self, index: int, cell: SymmetricCell, settings: RelaxationSettings) -> None:
+        """Start at ``cell``; the first trial is the starting point itself."""
+        self.index, self.settings = index, settings
+        self.start_volume = cell.volume
+        self.outcome: Outcome | None = None
+        self.reason = ""
+        self.evaluations = 0
+        self._stand_at(cell)
+
+    def _stand_at(self, cell: SymmetricCell) -> None:
+        self.cell = self.trial = cell
+        self.atom_basis = _atom_basis(cell)
+        self.strain_basis = np.zeros((0, 3, 3)) if cell.fixed_cell else _strain_basis(cell)
+        stiffness = ELASTIC_STIFFNESS * cell.volume / ATOMIC_STIFFNESS
+        self.strain_scale = np.sqrt(stiffness)  # Å per unit strain: strains then are as stiff as displacements
+        self.hessian = np.eye(len(self.atom_basis) + len(self.strain_basis)) * ATOMIC_STIFFNESS
+        self.step: np.ndarray | None = None
+        self.predicted = 0.0
+        self.radius = self.settings.first_step
+        self.energy = np.nan
+
+    @property
+    def size(self) -> int:
+        """Representative atoms: what an evaluation costs."""
+        return len(self.cell.numbers)
+
+    def receive(self, energy: float, forces: np.ndarray, stress: np.ndarray) -> None:
+        """Take the evaluation of the trial, judge it, and choose the next trial (or end)."""
+        self.evaluations += 1
+        gradient = self._gradient(self.trial, forces, stress)
+        if self.step is None:
+            self._accept(energy, gradient, forces, stress)
+            self._guard_start()
+        else:
+            if np.isfinite(energy) and np.isfinite(gradient).all():
+                self._learn(self.step, gradient - self.gradient)
+            gain = self.energy - energy
+            noise = ENERGY_NOISE * abs(self.energy)
+            quality = (gain + noise) / (self.predicted + noise)
+            longest = self._length(self.step)
+            if not np.isfinite(energy) or quality < 0.0:
+                self.radius = max(0.35 * min(longest, self.radius), 1e-4)
+            else:
+                if quality < 0.25:
+                    self.radius = 0.5 * longest
+                elif quality > 0.6 and longest > 0.8 * self.radius:
+                    self.radius = min(1.8 * self.radius, self.settings.longest_step)
+                self._accept(energy, gradient, forces, stress)
+        self._guard()
+        if self.outcome is None:
+            self._propose()
+
+    def _accept(self, energy: float, gradient: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> None:
+        self.cell, self.energy, self.gradient = self.trial, energy, gradient
+        self.max_force = float(np.linalg.norm(forces, axis=1).max())
+        self.max_stress = 0.0 if self.cell.fixed_cell else float(np.abs(stress).max() * GPA)
+
+    def _gradient(self, cell: SymmetricCell, forces: np.ndarray, stress: np.ndarray) -> np.ndarray:
+        by_atoms = -(np.sqrt(cell.multiplicities)[:, None] * forces).reshape(-1)
+        by_strain = cell.volume * np.einsum("kij,ij->k", self.strain_basis, stress) / self.strain_scale
+        return np.concatenate([self.atom_basis @ by_atoms, by_strain])
+
+    def _length(self, step: np.ndarray) -> float:
+        """The longest displacement of an atom, or edge-like change of the cell, in Å."""
+        displacements, strain = self._unpack(step)
+        cell_change = float(np.abs(strain).max(initial=0.0)) * self.settings.strain_length
+        return max(float(np.linalg.norm(displacements, axis=1).max(initial=0.0)), cell_change)
+
+    def _unpack(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        free = len(self.atom_basis)
+        displacements = (step[:free] @ self.atom_basis).reshape(-1, 3) / np.sqrt(self.cell.multiplicities)[:, None]
+        return displacements, np.einsum("k,kij->ij", step[free:], self.strain_basis) / self.strain_scale
+
+    def _learn(self, step: np.ndarray, change: np.ndarray) -> None:
+        """Damped BFGS update of the Hessian (Powell): it stays positive definite where the curvature is not."""
+        pushed = self.hessian @ step
+        expected = float(step @ pushed)
+        curvature = float(step @ change)
+        if curvature < 0.1 * expected:
+            mixing = 0.9 * expected / (expected - curvature)
+            change = mixing * change + (1 - mixing) * pushed
+            curvature = float(step @ change)
+        self.hessian += np.outer(change, change) / curvature - np.outer(pushed, pushed) / expected
+
+    def _propose(self) -> None:
+        values, vectors = np.linalg.eigh(self.hessian)
+        along = vectors.T @ self.gradient
+        stiffness = np.clip(values, self.settings.softest, None)
+        step = -vectors @ (along / stiffness)
+        length = self._length(step)
+        if length > self.radius:
+            step *= self.radius / length
+        self.step = step
+        self.predicted = -float(self.gradient @ step + 0.5 * step @ self.hessian @ step)
+        displacements, strain = self._unpack(step)
+        positions = self.cell.positions + displacements @ np.linalg.inv(self.cell.lattice)
+        self.trial = self.cell.moved(self.cell.lattice @ _exponential(strain), positions)
+
+    def _guard_start(self) -> None:
+        if np.isfinite(self.energy) and self.max_force > self.settings.largest_starting_force:
+            self._end("unphysical", f"starting force {self.max_force:.0f} eV/Å over {self.settings.largest_starting_force:g}")
+
+    def _guard(self) -> None:
+        """End the walk where it has arrived, left what is physical, or used up its steps."""
+        if self.outcome is not None:
+            return
+        settings = self.settings
+        low, high = settings.volume_ratio
+        ratio = self.cell.volume / self.start_volume
+        per_atom = self.energy / self.cell.number_of_atoms
+        if not np.isfinite(self.energy):
+            self._end("unphysical", "the potential gives no finite energy: no atom has a neighbour in range, or atoms overlap")
+        elif not low <= ratio <= high:
+            self._end("unphysical", f"volume went to {ratio:.2f} of the start, outside {low:g} to {high:g}")
+        elif not settings.energy_window[0] <= per_atom <= settings.energy_window[1]:
+            self._end("unphysical", f"energy {per_atom:.2f} eV/atom outside {settings.energy_window[0]:g} to {settings.energy_window[1]:g}")
+        elif self.max_force <= settings.fmax and self.max_stress <= settings.max_stress:
+            self._end("converged", f"force {self.max_force:.3f} eV/Å, stress {self.max_stress:.2f} GPa")
+        elif self.evaluations >= settings.max_steps:
+            self._end(
+                "not converged",
+                f"after {self.evaluations} steps force {self.max_force:.3f} eV/Å (limit {settings.fmax:g}), "
+                f"stress {self.max_stress:.2f} GPa (limit {settings.max_stress:g})",
+            )
+
+    def _end(self, outcome: Outcome, reason: str) -> None:
+        self.outcome, self.reason = outcome, reason
+
+    def result(self) -> Relaxed:
+        """How it ended; only once it has."""
+        assert self.outcome is not None
+        return Relaxed(
+            index=self.index,
+            outcome=self.outcome,
+            reason=self.reason,
+            cell=self.cell,
+            energy=self.energy,
+            max_force=self.max_force,
+            max_stress=self.max_stress,
+            evaluations=self.evaluations,
+            volume_ratio=self.cell.volume / self.start_volume,
+        )
+
+
+def released(relaxed: Relaxed, generator: np.random.Generator, amplitude: float) -> SymmetricCell:
+    """The relaxed crystal with its symmetry forgotten and its atoms moved by up to ``amplitude`` Å, so that it can leave a saddle point."""
+    cell = relaxed.cell.without_symmetry()
+    moves = generator.uniform(-amplitude, amplitude, size=cell.positions.shape)
+    return replace(cell, positions=cell.positions + moves @ np.linalg.inv(cell.lattice))
+
+
+def _atom_basis(cell: SymmetricCell) -> np.ndarray:
+    """``(free, 3 x orbits)`` orthonormal rows: Cartesian displacements that the site symmetries leave free."""
+    columns = cell.lattice.T
+    rows = []
+    for orbit, projector in enumerate(cell.site_projectors):
+        cartesian = columns @ projector @ np.linalg.inv(columns)
+        values, vectors = np.linalg.eigh((cartesian + cartesian.T) / 2)
+        for vector in vectors.T[values > 0.5]:
+            row = np.zeros((len(cell.numbers), 3))
+            row[orbit] = vector
+            rows.append(row.reshape(-1))
+    return np.array(rows).reshape(len(rows), 3 * len(cell.numbers))
+
+
+def _strain_basis(cell: SymmetricCell) -> np.ndarray:
+    """``(free, 3, 3)`` orthonormal symmetric strains that the point group leaves unchanged."""
+    projector = cell.strain_projector
+    values, vectors = np.linalg.eigh((projector + projector.T) / 2)
+    return vectors.T[values > 0.5].reshape(-1, 3, 3)
+
+
+def _exponential(strain: np.ndarray) -> np.ndarray:
+    """The exponential of a symmetric matrix: a deformation that never inverts the cell."""
+    values, vectors = np.linalg.eigh(strain)
+    return vectors @ np.diag(np.exp(values)) @ vectors.T
