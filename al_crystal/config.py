@@ -18,6 +18,8 @@ from surrogates.settings import SurrogateSettings
 
 from .objective import Objective
 
+PREDICTED_PROPERTIES = ("formation_energy_per_atom", "band_gap")
+"""Properties that the surrogate predicts (``surrogates.tables.PROPERTIES``, which is not imported here: it needs torch)."""
 COMPUTED_PROPERTIES = ("density", "volume_per_atom")
 """Properties that follow from the crystal alone; every other target needs the surrogate."""
 
@@ -82,9 +84,7 @@ class Campaign(_Section):
     @field_validator("objective")
     @classmethod
     def _known_properties(cls, objective: Objective) -> Objective:
-        from surrogates.settings import PROPERTIES
-
-        allowed = (*PROPERTIES, *COMPUTED_PROPERTIES)
+        allowed = (*PREDICTED_PROPERTIES, *COMPUTED_PROPERTIES)
         for name in objective.properties:
             if name not in allowed:
                 raise ValueError(f"no surrogate predicts {name!r}; allowed: {', '.join(allowed)}{_suggest(name, allowed)}")

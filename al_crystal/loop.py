@@ -56,11 +56,15 @@ class Loop:
         folder = self.folder(number) / "surrogate"
         if folder.exists():
             return Ensemble.load(folder)
-        ensemble = Ensemble.pretrained()
+        settings = self.campaign.surrogate
+        if settings.start == "warm" and number > 0:
+            ensemble = self.surrogate(number - 1)
+        else:
+            ensemble = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
         observations = self.history.state.observations(before_round=number)
         if observations:
             start = time.monotonic()
-            ensemble = fine_tune(ensemble, observations, self.campaign.surrogate, seed=self.seed(number, "surrogate"))
+            ensemble = fine_tune(ensemble, observations, settings, seed=self.seed(number, "surrogate"))
             self.terminal.line(
                 f"round {number - 1}: surrogate retrained on {len(observations)} observations, {time.monotonic() - start:.0f} s"
             )

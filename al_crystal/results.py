@@ -7,50 +7,47 @@ from typing import TYPE_CHECKING
 from .crystal import UNITS
 from .identity import KnownCrystals, distinct_structures, protostructure
 from .measures import desirability_of
-from .stability import Hull
+from .stability import Hull, HullFileError, LevelMismatch
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .config import Campaign
+    from .crystal import Crystal, Value
     from .history import State
     from .terminal import Terminal
 
+ENERGY = "formation_energy_per_atom"
 NEAR_HULL = 0.1
 """eV/atom above the hull up to which a crystal counts as near it (the usual bound for a synthesisable phase)."""
 
 
-def hull_of(campaign: Campaign, state: State) -> tuple[Hull | None, str]:
-    """The hull that energies are measured against, and its name in words.
+def hull_of(campaign: Campaign, state: State) -> Hull | None:
+    """What energies above hull are measured against; None where nothing was labelled.
 
-    The file that the campaign names, if its level of theory is the labels' own; otherwise the campaign's own labels and the
-    elements, which is an upper bound of stability only among what was labelled, and is called by that name.
+    The hull file that the campaign names, or else the campaign's own labels and the elements: the latter only says that nothing
+    labelled so far is lower, and is called by that name.
 
     Raises:
-        ConfigError: the hull file is of another level of theory than the labels.
+        ConfigError: the labels are of several levels of theory, or the file cannot be read.
     """
     from .config import ConfigError
 
+    stability = campaign.stability
+    if stability.hull is not None and stability.level_of_theory is not None:
+        try:
+            return Hull.from_file(stability.hull, stability.level_of_theory)
+        except HullFileError as error:
+            raise ConfigError(f"stability.hull: {error}") from None
     entries, levels = [], set()
     for _, _, label in state.labelled():
-        energy = label.properties.get("formation_energy_per_atom")
+        energy = label.properties.get(ENERGY)
         if label.status == "ok" and label.relaxed is not None and energy is not None:
             entries.append((label.relaxed.composition, energy.value))
             levels.add(energy.level_of_theory)
-    if not entries:
-        return None, "no hull: nothing was labelled"
     if len(levels) > 1:
         raise ConfigError(f"{campaign.folder}: labels of several levels of theory cannot share a hull: {', '.join(sorted(levels))}")
-    level = levels.pop()
-    stability = campaign.stability
-    if stability.hull is None or stability.level_of_theory is None:
-        return Hull.from_entries(entries, level), "the campaign's own hull (its labels and the elements)"
-    if stability.level_of_theory != level:
-        raise ConfigError(
-            f"stability.level_of_theory: the hull is of {stability.level_of_theory!r}, the labels of {level!r}\n"
-            "  allowed: a hull of the labels' own level\n  fix: give such a hull, or none"
-        )
-    return Hull.from_file(stability.hull, level), f"the hull of {stability.hull.name}"
+    return Hull.from_entries(entries, levels.pop().split(" -> ")[-1]) if levels else None
 
 
 def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
@@ -58,7 +55,7 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
 
     Columns beside those of ``State.to_frame``: ``desirability``; ``same_as`` (id of the earlier crystal of the same relaxed
     structure, or empty); ``protostructure``; ``novel`` (not in the campaign's table of known crystals; missing without one);
-    ``e_above_hull`` in eV/atom and ``hull`` (its name); ``hit``: converged, unique, novel and within 0.1 eV/atom of the hull.
+    ``e_above_hull`` in eV/atom against the hull that the column ``hull`` names; ``hit``: converged, unique, novel and within 0.1 eV/atom of the hull.
     """
     import pandas as pd
 
@@ -68,7 +65,7 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
     labels = {candidate.id: label for _, candidate, label in state.labelled()}
     good = {key: label for key, label in labels.items() if label.status == "ok" and label.structure is not None}
     same = distinct_structures({key: label.structure for key, label in good.items() if label.structure is not None})
-    hull, name = hull_of(campaign, state)
+    hull = hull_of(campaign, state)
     known = KnownCrystals.read(campaign.known_crystals) if campaign.known_crystals else None
 
     rows = []
@@ -83,19 +80,28 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
             "hit": False,
         }
         if label is not None and label.relaxed is not None and label.structure is not None:
-            energy = label.properties.get("formation_energy_per_atom")
+            energy = label.properties.get(ENERGY)
             row["desirability"] = desirability_of(campaign.objective, label)
             row["same_as"] = "" if same[key] == key else same[key]
             row["protostructure"] = protostructure(label.structure)
             row["novel"] = None if known is None else not known.knows(label.relaxed)
             if hull is not None and energy is not None:
-                row["e_above_hull"] = hull.energy_above(label.relaxed.composition, energy.value)
+                row["e_above_hull"] = _above(hull, label.relaxed, energy)
             above = row["e_above_hull"]
             row["hit"] = not row["same_as"] and row["novel"] is not False and isinstance(above, float) and above <= NEAR_HULL
         rows.append(row)
     frame = pd.concat([frame, pd.DataFrame(rows)], axis=1)
-    frame["hull"] = name
+    frame["hull"] = "none" if hull is None else "the campaign's own hull" if hull.source == "campaign" else str(campaign.stability.hull)
     return frame.sort_values("desirability", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _above(hull: Hull, crystal: Crystal, energy: Value) -> float:
+    from .config import ConfigError
+
+    try:
+        return hull.value_above(crystal.composition, energy).value
+    except LevelMismatch as error:
+        raise ConfigError(f"stability.level_of_theory: {error}") from None
 
 
 def write_results(campaign: Campaign, state: State, terminal: Terminal, best: int = 10) -> None:

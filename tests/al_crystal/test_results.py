@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from ase.db import connect
+from ase.io import read as read_atoms
+from pymatgen.core import Structure
+
+from al_crystal.config import ConfigError, load
+from al_crystal.export import export_labels
+from al_crystal.history import History, Labelled, Picks, Round, Start
+from al_crystal.measures import prediction_errors, round_metrics
+from al_crystal.results import ranking
+
+from .examples import candidate, crystal, label
+
+CRYSTALS = [crystal(0), crystal(1), crystal(2, {"K": 4, "Cl": 4}), crystal(3, {"Na": 4, "Br": 4}), crystal(4)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A campaign whose second label is the first's structure again, and whose last was rejected."""
+    path = tmp_path / "campaign.yaml"
+    path.write_text(
+        f"name: small\noutput: {tmp_path}/runs\nobjective:\n  targets:\n    band_gap: {{near: 1.3}}\n"
+        "    formation_energy_per_atom: {below: -0.5, width: 0.2}\n"
+    )
+    campaign = load(path)
+    with History(campaign.folder) as history:
+        facts = {"potential": {"name": "M3GNet", "level_of_theory": "PBE", "sha256": "0" * 64, "reason": "test"}, "versions": {}}
+        history.append(Start(campaign=campaign.hash, facts=facts))
+        history.append(Picks(round=0, candidates=[candidate(item) for item in CRYSTALS]))
+        for item, gap, energy in zip(CRYSTALS, (1.3, 1.4, 1.2, 3.0), (-1.0, -1.0, -2.0, -1.5), strict=False):
+            history.append(Labelled(round=0, attempt=0, label=label(item, gap=gap, energy=energy)))
+        history.append(Labelled(round=0, attempt=0, label=label(CRYSTALS[4], "rejected")))
+        history.append(Round(round=0, metrics=round_metrics(history.state.rounds[0], campaign.objective)))
+        yield campaign, history.state
+
+
+def test_ranking_is_by_desirability_and_tells_copies_and_hits(run):
+    campaign, state = run
+    table = ranking(campaign, state)
+    assert table["desirability"].is_monotonic_decreasing
+    rows = table.set_index("id")
+    assert rows.loc[CRYSTALS[1].id, "same_as"] == CRYSTALS[0].id
+    assert not rows.loc[CRYSTALS[1].id, "hit"]
+    assert rows.loc[CRYSTALS[0].id, "hit"]
+    assert not rows.loc[CRYSTALS[4].id, "hit"]
+    assert rows.loc[CRYSTALS[4].id, "desirability"] == 0.0
+    assert set(table["hull"]) == {"the campaign's own hull"}
+    assert rows.loc[CRYSTALS[0].id, "e_above_hull"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_known_crystal_is_no_hit(run, tmp_path):
+    campaign, state = run
+    pd.DataFrame({"formula": ["NaCl"], "space_group_number": [225]}).to_csv(tmp_path / "known.csv", index=False)
+    table = ranking(campaign.model_copy(update={"known_crystals": tmp_path / "known.csv"}), state).set_index("id")
+    assert table.loc[CRYSTALS[0].id, "novel"] is False
+    assert not table.loc[CRYSTALS[0].id, "hit"]
+
+
+def test_a_hull_of_another_level_of_theory_is_refused(run, tmp_path):
+    from al_crystal.config import StabilitySettings
+
+    campaign, state = run
+    pd.DataFrame({"formula": ["NaCl"], "formation_energy_per_atom": [-2.0]}).to_csv(tmp_path / "hull.csv", index=False)
+    stability = StabilitySettings(hull=tmp_path / "hull.csv", level_of_theory="r2SCAN")
+    with pytest.raises(ConfigError, match="r2SCAN"):
+        ranking(campaign.model_copy(update={"stability": stability}), state)
+
+
+def test_errors_are_of_the_cell_that_was_predicted():
+    picks = [candidate(item, energy=-1.0, gap=1.0) for item in CRYSTALS[:2]]
+    labels = {CRYSTALS[0].id: label(CRYSTALS[0], energy=-1.2, gap=1.3), CRYSTALS[1].id: label(CRYSTALS[1], "rejected")}
+    errors = prediction_errors(picks, labels)
+    assert errors["formation_energy_per_atom"]["n"] == 1
+    assert errors["formation_energy_per_atom"]["bias"] == pytest.approx(-1.0 - (-1.1))
+    assert errors["formation_energy_per_atom"]["coverage_90"] == 1.0
+    assert errors["band_gap"]["mae"] == pytest.approx(0.3)
+    assert errors["band_gap"]["coverage_90"] == 0.0
+
+
+def test_exports_are_read_by_others(run):
+    campaign, state = run
+    table = ranking(campaign, state)
+    files = export_labels(campaign, state, table, best=2)
+    images = read_atoms(campaign.folder / "structures" / "all.extxyz", index=":")
+    assert len(images) == 5
+    assert images[0].info["crystal_id"] == CRYSTALS[0].id
+    assert connect(campaign.folder / "structures" / "all.db").count(status="ok") == 4
+    assert len(pd.read_csv(campaign.folder / "labels.csv")) == 5
+    cifs = [path for path in files if path.suffix == ".cif"]
+    assert len(cifs) == 2
+    assert Structure.from_file(cifs[0]).composition.reduced_formula in cifs[0].name
+
+
+def test_the_report_is_one_page_that_needs_no_network(run):
+    from al_crystal.report.page import write_report
+
+    campaign, state = run
+    text = write_report(campaign, state, ranking(campaign, state)).read_text()
+    assert "<script src" not in text
+    assert "K<sub>" not in text
+    assert "KCl" in text
+    assert text.count("class='figure'") == 7
+    assert "not checked" in text
