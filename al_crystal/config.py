@@ -103,6 +103,8 @@ class Campaign(_Section):
 
 
 Location = tuple[str | int, ...]
+REPLACED_WHOLE = {("objective", "targets")}
+"""Mappings that a file which extends another states anew: a campaign wants the targets it names and no others."""
 
 
 class _Source:
@@ -199,10 +201,10 @@ def _plain(node: Any, location: Location, file: Path, places: dict[Location, tup
     return node
 
 
-def _merge(base: Any, over: Any) -> Any:
-    """``over`` over ``base``: mappings key by key, everything else replaced whole."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        return base | {key: _merge(base.get(key), value) for key, value in over.items()}
+def _merge(base: Any, over: Any, location: Location = ()) -> Any:
+    """``over`` over ``base``: mappings key by key, everything else, and what is one statement as a whole, replaced."""
+    if isinstance(base, dict) and isinstance(over, dict) and location not in REPLACED_WHOLE:
+        return base | {key: _merge(base.get(key), value, (*location, key)) for key, value in over.items()}
     return over
 
 

@@ -55,7 +55,8 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
 
     Columns beside those of ``State.to_frame``: ``desirability``; ``same_as`` (id of the earlier crystal of the same relaxed
     structure, or empty); ``protostructure``; ``novel`` (not in the campaign's table of known crystals; missing without one);
-    ``e_above_hull`` in eV/atom against the hull that the column ``hull`` names; ``hit``: converged, unique, novel and within 0.1 eV/atom of the hull.
+    ``e_above_hull`` in eV/atom against the hull that the column ``hull`` names; ``hit``: converged, unique, novel and within 0.1
+    eV/atom of the hull.
     """
     import pandas as pd
 

@@ -42,6 +42,13 @@ def test_extends_states_only_what_differs(tmp_path):
     assert (campaign.name, campaign.seed, campaign.selection.batch_size, campaign.selection.pool) == ("other", 7, 5, 60)
 
 
+def test_targets_are_stated_anew(tmp_path):
+    _write(tmp_path, MINIMAL, "base.yaml")
+    text = "extends: base.yaml\nobjective:\n  sharpness: 2\n  targets:\n    density: {above: 3}\n"
+    campaign = load(_write(tmp_path, text))
+    assert campaign.objective.properties == ("density",)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "parts"),
     [
