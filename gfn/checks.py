@@ -11,7 +11,8 @@ from math import cos, gcd, prod, radians, sqrt
 from typing import TYPE_CHECKING
 
 from al_crystal.crystal import cell_volume, expected_volume_per_atom
-from gfn.composition import Element, chemistry
+from gfn.chemistry import LARGEST_EXPANSION, Element, chemistry
+from gfn.lattice import LatticeSpace
 from gfn.symmetry import LATTICE_SYSTEMS, lattice_system, wyckoff
 from gfn.wyckoff import fits
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from al_crystal.crystal import Crystal
     from gfn.constraints import ChargeNeutrality, Space
 
-LARGEST_EXPANSION = 1_000_000
-"""SMACT refuses mixed valence where more combinations of oxidation states would have to be tried."""
 TOLERANCE = 2e-4
 """Relative slack on windows: crystals keep their cell to 1e-5."""
 
@@ -145,6 +144,9 @@ def _volumetric(space: Space, crystal: Crystal) -> str | None:
     low, high = windows.volume_ratio
     if not low * (1 - TOLERANCE) <= ratio <= high * (1 + TOLERANCE):
         return f"lattice volume_ratio: {ratio:.4f} is outside {low} to {high}"
+    smallest, largest = LatticeSpace(space, space).estimate[lattice_system(crystal.space_group)]
+    if not smallest * (1 - TOLERANCE) <= estimate <= largest * (1 + TOLERANCE):
+        return f"room: an estimated volume of {estimate:.2f} Å3 leaves no room for edges of {windows.lengths} Å at every allowed angle"
     mean = prod(cell[:3]) ** (1 / 3)
     low, high = windows.edge_ratio
     for edge in cell[:3]:

@@ -10,6 +10,7 @@ that every composition has exactly one trajectory. The hard constraints then are
   without charge) means that along the order all cations come first, then all anions: a track of cation charges and one of net charges
   after the change, the change being possible only between elements of different electronegativity. Without the rule there is one track of
   signed charges. A flag keeps "anything goes" (crystals of one element, or no charge constraint), another "metals alone" (alloys).
+* *volume*: the sum of element volumes must leave room for a cell whose edges are inside their windows.
 
 From the end backwards, :func:`gfn.lookahead.build_goals` computes for each (element, combination, frame) the states from which a crystal
 can be finished: an action is allowed if and only if it leads into one of them. Nothing is approximated, nothing is searched while sampling.
@@ -17,40 +18,18 @@ can be finished: an action is allowed if and only if it leads into one of them. 
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib.resources import files
 from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 
-from al_crystal.crystal import ATOMIC_NUMBER
 from gfn import lookahead
+from gfn.chemistry import LARGEST_EXPANSION, Element, chemistry
 from gfn.constraints import Space
 from gfn.lattice import LatticeSpace
 from gfn.space_group import SYSTEM_OF
 from gfn.symmetry import wyckoff
 from gfn.wyckoff import Remaining, WyckoffAutomaton
-
-
-class Element(NamedTuple):
-    """SMACT's facts about an element (``gfn/data/oxidation_states.json``)."""
-
-    states: tuple[int, ...]
-    electronegativity: float | None
-    metal: bool
-    mixed_valence: bool
-
-
-@cache
-def chemistry() -> dict[str, Element]:
-    """The table of oxidation states, by symbol."""
-    table = json.loads((files("gfn") / "data" / "oxidation_states.json").read_text())
-    unknown = Element((), None, False, False)
-    return {symbol: unknown for symbol in ATOMIC_NUMBER} | {
-        symbol: Element(tuple(row["states"]), row["electronegativity"], row["metal"], row["mixed_valence"]) for symbol, row in table.items()
-    }
 
 
 class Tables(NamedTuple):
@@ -70,6 +49,10 @@ class Tables(NamedTuple):
     accepted: np.ndarray  # (frames, words) uint64, states in which the crystal may be finished
     combination_skip: np.ndarray  # (combinations, elements) int32
     combination_choose: np.ndarray  # (combinations, elements) int32, -1 where forbidden
+    volume: np.ndarray  # (elements,) estimated volume of an atom in Å3
+    largest_rest: np.ndarray  # (most elements + 1,) largest volume that can be added once there are so many elements
+    expansion: np.ndarray  # (elements, largest + 1, worlds) combinations of states with mixed valence; world 0 is without
+    largest_expansion: float
     width: int  # words per track
     tracks: int
     neutral: bool
@@ -116,17 +99,39 @@ class CompositionSpace:
             combination_choose=combination_choose,
             width=charges.width,
             tracks=charges.tracks,
-            neutral=space.charge_neutrality is not None,
-            pauling=space.charge_neutrality is not None and space.electronegativity,
+            neutral=charges.neutral,
+            pauling=charges.pauling,
+            volume=lattice.element_volumes[order],
+            largest_rest=_largest_rest(space, lattice.element_volumes[order] * [high for _, high in ranges]),
+            expansion=charges.expansion,
+            largest_expansion=float(LARGEST_EXPANSION),
         )
-        self.start = charges.start
+        self.start, self.window = charges.start, lattice.estimate[SYSTEM_OF]
         shape = (len(order) + 1, len(combination_skip), len(frames.frames), len(self.start))
         self.goals = np.zeros(shape, dtype=np.uint64)
         lookahead.build_goals(self.tables, self.goals)
-        roots = self.goals[0, 0, np.maximum(self.root_frame, 0)]
-        missing = {symbol for symbol in space.required_elements if symbol not in self.symbols}
-        self.group_feasible = (self.root_frame >= 0) & ((roots & self.start) != 0).any(axis=1) & (not missing)
-        self.group_feasible &= lattice.system_feasible[SYSTEM_OF]
+        self.bounds = self._volume_bounds()
+        self.group_feasible = np.zeros(231, dtype=bool)
+        if set(space.required_elements) <= set(space.elements):
+            root = np.where(lattice.system_feasible[SYSTEM_OF], self.root_frame, -1)
+            lookahead.feasible_roots(self.tables, self.goals, *self.bounds, root, self.start, self.window, self.group_feasible)
+
+    def _volume_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tables of the largest and (negative) smallest volume that can still be added, where the windows of the estimate need them.
+
+        A lower bound that two atoms reach needs no table: the few compositions below it are finished by trial.
+        """
+        shape = (*self.goals.shape[:3], 64 * self.goals.shape[3])
+        groups = self.window[self.root_frame >= 0]
+        tables = []
+        for needed, sign in (
+            (groups[:, 0].max() > 2 * self.tables.volume.min(), 1.0),
+            (groups[:, 1].min() < self.tables.largest_rest[0], -1.0),
+        ):
+            tables.append(np.zeros(shape if needed else (0, 0, 0, 0), dtype=np.float32))
+            if needed:
+                lookahead.build_volumes(self.tables, self.goals, tables[-1], sign)
+        return tables[0], tables[1]
 
     def initial(self, space_group: np.ndarray) -> Partial:
         """Empty compositions in the given groups ``(n,)``."""
@@ -136,18 +141,21 @@ class CompositionSpace:
             frame=self.root_frame[space_group],
             combination=np.zeros(n, dtype=np.int32),
             states=np.tile(self.start, (n, 1)),
+            volume=np.zeros(n),
+            products=np.ones((n, self.tables.expansion.shape[2])),
+            window=self.window[space_group],
             counts=np.zeros((n, len(self.symbols)), dtype=np.int64),
         )
 
     def allowed(self, partial: Partial) -> np.ndarray:
         """Mask ``(n, actions)`` uint8 of the actions from which a crystal can be finished."""
         mask = np.empty((len(partial.last), self.number_of_actions), dtype=np.uint8)
-        lookahead.allowed_actions(self.tables, self.goals, partial.last, partial.frame, partial.combination, partial.states, mask)
+        lookahead.allowed_actions(self.tables, self.goals, *self.bounds, *partial[:-1], mask)
         return mask
 
     def apply(self, partial: Partial, actions: np.ndarray) -> None:
         """Take the actions ``(n,)``, in place; a stop changes nothing."""
-        lookahead.apply_actions(self.tables, actions, partial.last, partial.frame, partial.combination, partial.states, partial.counts)
+        lookahead.apply_actions(self.tables, actions, *partial[:6], partial.counts)
 
     def actions_of(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The one trajectory of each composition ``(n, elements)``: actions ``(n, elements + 1)`` padded by -1, and their numbers.
@@ -166,13 +174,16 @@ class CompositionSpace:
 
 
 class Partial(NamedTuple):
-    """Partial compositions: place of the last element, frame, combination, automaton states and counts, one row each."""
+    """Partial compositions, one row each."""
 
-    last: np.ndarray
-    frame: np.ndarray
-    combination: np.ndarray
-    states: np.ndarray
-    counts: np.ndarray
+    last: np.ndarray  # (n,) place of the last element, -1 at the start
+    frame: np.ndarray  # (n,)
+    combination: np.ndarray  # (n,)
+    states: np.ndarray  # (n, words) automaton states
+    volume: np.ndarray  # (n,) estimated volume so far in Å3
+    products: np.ndarray  # (n, worlds) combinations of oxidation states so far
+    window: np.ndarray  # (n, 2) smallest and largest estimated volume in the row's lattice system
+    counts: np.ndarray  # (n, elements)
 
     def rows(self, index: np.ndarray) -> Partial:
         """Copies of some rows."""
@@ -273,6 +284,7 @@ class _Charges:
             starts[e, largest + 1] = len(arcs)
         self.arc_start = starts
         self.arcs = np.array(arcs, dtype=np.int32).reshape(-1, 3)
+        self.expansion = self._expansion(facts, largest)
         self.start = self._words(flags=1 | (2 if self.alloys else 0), tracks=range(0, self.tracks, max(per_world, 1)))
 
     def _strongest(self, sign: int, facts: list[Element], ranges: list[tuple[int, int]], most: int) -> int:
@@ -298,6 +310,15 @@ class _Charges:
             arcs += [(track + 1, track + 1, shift) for shift in _charges(anions, element, count, divisor)]
         return [arc for arc in arcs if abs(arc[2]) <= self.limit * (1 if self.pauling else 2)]
 
+    def _expansion(self, facts: list[Element], largest: int) -> np.ndarray:
+        """Combinations of oxidation states that SMACT would try for each (element, count) in the world of each divisor."""
+        table = np.ones((len(facts), largest + 1, 1 + len(self.divisors)))
+        for world, divisor in enumerate(self.divisors, start=1):
+            for e, element in enumerate(facts):
+                for count in range(divisor, largest + 1, divisor):
+                    table[e, count, world] = float(max(1, len(element.states))) ** (count // divisor if element.mixed_valence else 1)
+        return table
+
     def _words(self, flags: int, tracks: range | list[int]) -> np.ndarray:
         """States: the flags, and charge zero on the given tracks."""
         words = np.zeros(1 + self.tracks * self.width, dtype=np.uint64)
@@ -316,6 +337,13 @@ class _Charges:
         per_world = 2 if self.pauling else 1
         worlds = [0] + ([1 + self.divisors.index(frame.divisor)] if self.divisors else [])
         return self._words(flags, [world * per_world + per_world - 1 for world in worlds])
+
+
+def _largest_rest(space: Space, volumes: np.ndarray) -> np.ndarray:
+    """Largest volume that can be added once there are 0, 1, ... elements, from the largest of each (ascending order not needed)."""
+    most = space.number_of_elements[1]
+    descending = np.sort(volumes)[::-1]
+    return np.array([descending[: most - number].sum() for number in range(most + 1)])
 
 
 def _charges(states: tuple[int, ...] | list[int], element: Element, count: int, divisor: int) -> list[int]:

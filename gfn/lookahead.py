@@ -13,10 +13,9 @@ import numpy as np
 from numba import njit
 
 ANY, METALS = np.uint64(1), np.uint64(2)
-UNBOUNDED = 1e30
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _shifted_word(words, start, width, shift, index):
     """Word ``index`` of the track at ``start`` after moving every bit up by ``shift`` (down if negative)."""
     jump = abs(shift) >> 6
@@ -72,13 +71,12 @@ def _reaches(words, tables, element, count, first, goal):
 
 
 @njit(cache=True)
-def _open_new_group(words, tables, last, element):
+def _end_cations(words, tables):
     """Between elements of different electronegativity the cations may end: copy each cation track onto its anion track."""
-    if tables.pauling and (last < 0 or tables.tie[last] != tables.tie[element]):
-        width = tables.width
-        for pair in range(tables.tracks // 2):
-            for index in range(1 + 2 * pair * width, 1 + (2 * pair + 1) * width):
-                words[index + width] |= words[index]
+    width = tables.width
+    for pair in range(tables.tracks // 2):
+        for index in range(1 + 2 * pair * width, 1 + (2 * pair + 1) * width):
+            words[index + width] |= words[index]
 
 
 @njit(cache=True)
@@ -94,7 +92,7 @@ def build_goals(tables, goals):
             skipped, chosen = tables.combination_skip[combination, element], tables.combination_choose[combination, element]
             for frame in range(frames):
                 goal = goals[element, combination, frame]
-                if not tables.required[element] and skipped >= 0:
+                if not tables.required[element]:
                     goal[:] = goals[element + 1, skipped, frame]
                 if chosen < 0:
                     continue
@@ -119,7 +117,165 @@ def build_goals(tables, goals):
 
 
 @njit(cache=True)
-def allowed_actions(tables, goals, last, frame, combination, words, out):
+def build_volumes(tables, goals, most, sign):
+    """Fill ``most[element, combination, frame, bit]``: the largest ``sign`` x volume that elements of at least that index can still add in
+    finishing a crystal from that state; -inf where they cannot. For the bounds on the volume estimate."""
+    elements, combinations, frames, _ = goals.shape
+    elements -= 1
+    bits = 64 * tables.width
+    most[:] = -np.inf
+    for combination in range(combinations):
+        for frame in range(frames):
+            for word in range(goals.shape[3]):
+                for bit in range(64):
+                    if tables.accepted[frame, word] >> np.uint64(bit) & np.uint64(1):
+                        most[elements, combination, frame, 64 * word + bit] = 0.0
+    for element in range(elements - 1, -1, -1):
+        new_group = tables.pauling and (element == 0 or tables.tie[element - 1] != tables.tie[element])
+        for combination in range(combinations):
+            skipped, chosen = tables.combination_skip[combination, element], tables.combination_choose[combination, element]
+            for frame in range(frames):
+                here = most[element, combination, frame]
+                if not tables.required[element]:
+                    here[:] = most[element + 1, skipped, frame]
+                for count in range(1, tables.next_frame.shape[1]):
+                    following = tables.next_frame[frame, count]
+                    if chosen < 0 or following < 0 or not tables.count_allowed[element, count]:
+                        continue
+                    after, added = most[element + 1, chosen, following], sign * count * tables.volume[element]
+                    if tables.number[frame] == 0 or not tables.neutral:
+                        here[0] = max(here[0], after[0] + added)
+                    if tables.metal[element]:
+                        here[1] = max(here[1], after[1] + added)
+                    for arc in range(tables.arc_start[element, count], tables.arc_start[element, count + 1]):
+                        source, target = 64 + tables.arcs[arc, 0] * bits, 64 + tables.arcs[arc, 1] * bits
+                        shift = tables.arcs[arc, 2]
+                        for bit in range(max(0, -shift), min(bits, bits - shift)):
+                            here[source + bit] = max(here[source + bit], after[target + bit + shift] + added)
+                if new_group:
+                    for pair in range(tables.tracks // 2):
+                        for bit in range(64 + 2 * pair * bits, 64 + (2 * pair + 1) * bits):
+                            here[bit] = max(here[bit], here[bit + bits])
+
+
+@njit(cache=True)
+def _drop_expanded(words, tables, products):
+    """Leave out the mixed-valence tracks whose number of combinations of oxidation states exceeds SMACT's limit."""
+    per_world = 2 if tables.pauling else 1
+    for world in range(1, products.shape[0]):
+        if products[world] > tables.largest_expansion:
+            words[1 + world * per_world * tables.width : 1 + (world + 1) * per_world * tables.width] = 0
+
+
+@njit(cache=True)
+def _within_reach(words, goal, volume, most, least, low, high):
+    """Whether a state of ``words`` in ``goal`` can still bring the volume into its window, each bound taken by itself."""
+    for word in range(words.shape[0]):
+        common = words[word] & goal[word]
+        bit = 64 * word
+        while common:
+            if common & np.uint64(1):
+                enough = most.shape[0] == 0 or volume + most[bit] >= low
+                if enough and (least.shape[0] == 0 or volume - least[bit] <= high):
+                    return True
+            common >>= np.uint64(1)
+            bit += 1
+    return False
+
+
+NO, YES, TRY = 0, 1, 2
+
+
+@njit(cache=True)
+def _verdict(tables, goals, most, least, element, combination, frame, words, volume, plain_only, low, high):
+    """What the tables say about finishing a crystal with elements from place ``element`` on: NO, YES, or TRY the further elements.
+
+    They decide alone wherever at most one bound can still bind. ``plain_only`` says that there is no mixed valence.
+    """
+    goal = goals[element, combination, frame]
+    reachable, plain, done = False, plain_only, False
+    per_world = 2 if tables.pauling else 1
+    for index in range(words.shape[0]):
+        common = words[index] & goal[index]
+        reachable = reachable or common != 0
+        plain = plain or (common != 0 and index < 1 + per_world * tables.width)
+        done = done or (words[index] & tables.accepted[frame, index]) != 0
+    rest = tables.largest_rest[tables.number[frame]]
+    if not reachable or volume > high or volume + rest < low:
+        return NO
+    low_met, high_met = volume >= low, volume + rest <= high
+    if plain and low_met and high_met:
+        return YES
+    if done and low_met:
+        for further in range(element, tables.column.shape[0]):
+            done = done and not tables.required[further]
+        if done:
+            return YES
+    most_here = most[element, combination, frame] if most.shape[0] else np.zeros(0, np.float32)
+    least_here = least[element, combination, frame] if least.shape[0] else np.zeros(0, np.float32)
+    if not _within_reach(words, goal, volume, most_here, least_here, low, high):
+        return NO
+    if plain_only and ((high_met and most.shape[0] > 0) or (low_met and least.shape[0] > 0)):
+        return YES
+    return TRY
+
+
+@njit(cache=True)
+def _finishable(tables, goals, most, least, element, combination, frame, words, tie, volume, products, low, high):
+    """Exact: can a crystal be finished from here, with the volume estimate in its window and mixed valence within SMACT's limit?
+
+    ``words`` are the states after the last element (``tie`` its tie group, -1 at the start), ``element`` the first place that is still
+    open. Where the tables cannot decide, the further elements are tried, depth first.
+    """
+    plain_only = products.shape[0] == 1
+    verdict = _verdict(tables, goals, most, least, element, combination, frame, words, volume, plain_only, low, high)
+    if verdict != TRY:
+        return verdict == YES
+    largest, depth = tables.next_frame.shape[1] - 1, tables.largest_rest.shape[0] + 1
+    states, spent = np.empty((depth, words.shape[0]), np.uint64), np.empty((depth, products.shape[0]))
+    volumes = np.empty(depth)
+    # Of each level: next element, next count, combination, frame, tie group of its last element, whether the cations have ended.
+    places = np.empty((depth, 6), np.int64)
+    states[0], spent[0], volumes[0] = words, products, volume
+    places[0, 0], places[0, 1], places[0, 2], places[0, 3], places[0, 4], places[0, 5] = element, largest, combination, frame, tie, 0
+    after, level = np.empty_like(words), 0
+    while level >= 0:
+        here, count, kept, at = places[level, 0], places[level, 1], places[level, 2], places[level, 3]
+        if here >= tables.column.shape[0]:
+            level -= 1
+            continue
+        if count == 0:  # every count of this element has been tried: go on without it
+            places[level, 0], places[level, 1] = here + 1, largest
+            places[level, 2] = tables.combination_skip[kept, here]
+            if tables.required[here]:
+                level -= 1
+            continue
+        places[level, 1] = count - 1
+        if tables.pauling and places[level, 5] == 0 and places[level, 4] != tables.tie[here]:
+            _end_cations(states[level], tables)
+            places[level, 5] = 1
+        chosen, following = tables.combination_choose[kept, here], tables.next_frame[at, count]
+        if chosen < 0 or following < 0 or not tables.count_allowed[here, count]:
+            continue
+        first = tables.number[at] == 0
+        if not _reaches(states[level], tables, here, count, first, goals[here + 1, chosen, following]):
+            continue
+        advance(states[level], tables, here, count, first, after)
+        left, added = spent[level] * tables.expansion[here, count], volumes[level] + count * tables.volume[here]
+        _drop_expanded(after, tables, left)
+        verdict = _verdict(tables, goals, most, least, here + 1, chosen, following, after, added, plain_only, low, high)
+        if verdict == YES:
+            return True
+        if verdict == TRY:
+            level += 1
+            states[level], spent[level], volumes[level] = after, left, added
+            places[level, 0], places[level, 1], places[level, 2] = here + 1, largest, chosen
+            places[level, 3], places[level, 4], places[level, 5] = following, tables.tie[here], 0
+    return False
+
+
+@njit(cache=True)
+def allowed_actions(tables, goals, most, least, last, frame, combination, words, volume, products, window, out):
     """Masks of many partial compositions.
 
     ``out`` ``(n, elements * largest count + 1)`` is set to 1 for each action from which a crystal can be finished: action
@@ -127,27 +283,40 @@ def allowed_actions(tables, goals, last, frame, combination, words, out):
     """
     largest = tables.next_frame.shape[1] - 1
     elements = tables.column.shape[0]
-    states = np.empty(words.shape[1], np.uint64)
+    states, after = np.empty(words.shape[1], np.uint64), np.empty(words.shape[1], np.uint64)
     for row in range(last.shape[0]):
         out[row, :] = 0
         states[:] = words[row]
         previous, alive, here = last[row], combination[row], frame[row]
         first = tables.number[here] == 0
+        low, high = window[row, 0], window[row, 1]
+        largest_rest = tables.largest_rest[min(tables.number[here] + 1, tables.largest_rest.shape[0] - 1)]
         stop = False
         for index in range(states.shape[0]):
             stop = stop or (states[index] & tables.accepted[here, index]) != 0
+        stop = stop and low <= volume[row] <= high
+        tie_of, ended = tables.tie[previous] if previous >= 0 else -1, False
         for element in range(previous + 1, elements):
-            if element == 0 or element - 1 == previous or tables.tie[element - 1] != tables.tie[element]:
-                _open_new_group(states, tables, previous, element)
+            tie = tables.tie[element]
+            if tables.pauling and not ended and tie_of != tie:
+                _end_cations(states, tables)
+                ended = True
             chosen = tables.combination_choose[alive, element]
-            if chosen >= 0:
-                base = tables.column[element] * largest - 1
-                for count in range(1, largest + 1):
-                    following = tables.next_frame[here, count]
-                    if following < 0 or not tables.count_allowed[element, count]:
+            base = tables.column[element] * largest - 1
+            for count in range(1, largest + 1):
+                following = tables.next_frame[here, count]
+                if chosen < 0 or following < 0 or not tables.count_allowed[element, count]:
+                    continue
+                if not _reaches(states, tables, element, count, first, goals[element + 1, chosen, following]):
+                    continue
+                added = volume[row] + count * tables.volume[element]
+                if products.shape[1] > 1 or added < low or added + largest_rest > high:
+                    advance(states, tables, element, count, first, after)
+                    spent = products[row] * tables.expansion[element, count]
+                    _drop_expanded(after, tables, spent)
+                    if not _finishable(tables, goals, most, least, element + 1, chosen, following, after, tie, added, spent, low, high):
                         continue
-                    if _reaches(states, tables, element, count, first, goals[element + 1, chosen, following]):
-                        out[row, base + count] = 1
+                out[row, base + count] = 1
             if tables.required[element]:
                 stop = False
                 break
@@ -157,7 +326,17 @@ def allowed_actions(tables, goals, last, frame, combination, words, out):
 
 
 @njit(cache=True)
-def apply_actions(tables, actions, last, frame, combination, words, counts):
+def feasible_roots(tables, goals, most, least, frames, start, windows, out):
+    """Whether some crystal can be finished from each empty composition (``frames`` -1: none)."""
+    products = np.ones(tables.expansion.shape[2])
+    for row in range(frames.shape[0]):
+        out[row] = frames[row] >= 0 and _finishable(
+            tables, goals, most, least, 0, 0, frames[row], start, -1, 0.0, products, windows[row, 0], windows[row, 1]
+        )
+
+
+@njit(cache=True)
+def apply_actions(tables, actions, last, frame, combination, words, volume, products, counts):
     """Add the chosen elements to partial compositions, in place; rows whose action is to stop are left as they are."""
     largest = tables.next_frame.shape[1] - 1
     elements = tables.column.shape[0]
@@ -168,8 +347,12 @@ def apply_actions(tables, actions, last, frame, combination, words, counts):
             continue
         element = tables.position[column]
         states[:] = words[row]
-        _open_new_group(states, tables, last[row], element)
+        if tables.pauling and (last[row] < 0 or tables.tie[last[row]] != tables.tie[element]):
+            _end_cations(states, tables)
         advance(states, tables, element, count, tables.number[frame[row]] == 0, words[row])
+        products[row] *= tables.expansion[element, count]
+        _drop_expanded(words[row], tables, products[row])
+        volume[row] += count * tables.volume[element]
         for skipped in range(last[row] + 1, element):
             combination[row] = tables.combination_skip[combination[row], skipped]
         combination[row] = tables.combination_choose[combination[row], element]
