@@ -1,0 +1,228 @@
+"""The ensemble: what it predicts, how sure it is, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from al_crystal.crystal import ELEMENTS
+from surrogates.calibration import Calibration
+from surrogates.distance import Distance
+from surrogates.features import Rows
+from surrogates.inputs import Inputs
+from surrogates.network import Network, NetworkSettings, Output
+from surrogates.tables import PROPERTIES, REFERENCE_LEVEL
+
+if TYPE_CHECKING:
+    from botorch.posteriors import GPyTorchPosterior
+
+    from al_crystal.crystal import CrystalBatch, Prediction
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+CHUNK = 512
+Numbers = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the ensemble says of ``n`` crystals, ``k`` properties, ``s`` members.
+
+    Attributes:
+        members: ``(s, n, k)`` eV/atom and eV, in the cells that the crystals state.
+        mean: ``(n, k)``.
+        standard_deviation: ``(n, k)`` calibrated: 90 % of held-out labels lie within 1.645 of it.
+        distance: ``(n,)`` from the training data (see :class:`surrogates.distance.Distance`).
+        strain: ``(n,)`` eV/atom, the part of the formation energy that the cell costs.
+    """
+
+    members: torch.Tensor
+    mean: torch.Tensor
+    standard_deviation: torch.Tensor
+    distance: torch.Tensor
+    strain: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def to_list(self) -> list[Prediction]:
+        """One :class:`al_crystal.crystal.Prediction` a row."""
+        from al_crystal.crystal import Prediction
+
+        rows = zip(self.mean.tolist(), self.standard_deviation.tolist(), self.distance.tolist(), strict=True)
+        return [
+            Prediction(
+                mean=dict(zip(PROPERTIES, mean, strict=True)),
+                standard_deviation=dict(zip(PROPERTIES, deviation, strict=True)),
+                distance=distance,
+            )
+            for mean, deviation, distance in rows
+        ]
+
+
+def runs_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 natively (elsewhere it is slower than float32)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several trunks of several heads each; every head is a member.
+
+    Attributes:
+        networks: the trunks with their heads.
+        calibration: from members and scales to a standard deviation.
+        distance: from crystals to their distance from the training data.
+        levels: levels of theory beyond the reference that corrections were learned for.
+        precision: number format of predictions.
+        report: losses and held-out errors of the last training.
+    """
+
+    networks: tuple[Network, ...]
+    calibration: Calibration
+    distance: Distance
+    levels: tuple[str, ...] = ()
+    precision: Numbers = "auto"
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of the last axis."""
+        return PROPERTIES
+
+    @property
+    def members(self) -> int:
+        """How many members there are."""
+        return sum(network.settings.heads for network in self.networks)
+
+    @cached_property
+    def _fast(self) -> tuple[Network, ...]:
+        low = self.precision == "bfloat16" or (self.precision == "auto" and runs_bfloat16())
+        return tuple(network.bfloat16_trunk() if low else network for network in self.networks)
+
+    def predict(self, batch: CrystalBatch, level_of_theory: str | None = None) -> Predictions:
+        """Formation energy (eV/atom) and band gap (eV) of crystals in the cells they state, with calibrated uncertainty.
+
+        The source is served as unknown: a crystal earns nothing by having a cell. ``level_of_theory`` adds the correction learned
+        for labels of that level; without it the values are those of the development data (PBE).
+
+        Raises:
+            ValueError: for a level that no label taught, or an empty composition.
+        """
+        return self.predict_rows(Rows.from_batch(batch), level_of_theory)
+
+    def predict_rows(self, rows: Rows, level_of_theory: str | None = None, source: torch.Tensor | None = None) -> Predictions:
+        """As :meth:`predict`; ``source`` (n,) says where real crystals come from, ``level_of_theory`` as there."""
+        level = self._level(level_of_theory)
+        parts = []
+        source = torch.zeros(len(rows), dtype=torch.int64) if source is None else source
+        with torch.no_grad():
+            for where in torch.arange(len(rows)).split(CHUNK):
+                part = rows[where]
+                inputs = Inputs.of(part)
+                outputs = [network(inputs, source[where], level) for network in self._fast]
+                parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), part))
+        return Predictions(
+            members=torch.cat([part.members for part in parts], dim=1),
+            mean=torch.cat([part.mean for part in parts]),
+            standard_deviation=torch.cat([part.standard_deviation for part in parts]),
+            distance=torch.cat([part.distance for part in parts]),
+            strain=torch.cat([part.strain for part in parts]),
+        )
+
+    def _chunk(self, output: Output, rows: Rows) -> Predictions:
+        members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
+        distance = self.distance(rows)
+        deviation = self.calibration(output, distance)
+        return Predictions(members, members.mean(0), deviation, distance, output.strain.mean(0))
+
+    def _level(self, level_of_theory: str | None) -> int:
+        if level_of_theory is None or level_of_theory == REFERENCE_LEVEL:
+            return 0
+        if level_of_theory not in self.levels:
+            known = ", ".join((REFERENCE_LEVEL, *self.levels))
+            raise ValueError(f"level of theory {level_of_theory!r} never trained this ensemble; it knows {known}")
+        return 1 + self.levels.index(level_of_theory)
+
+    def unknown_elements(self, batch: CrystalBatch) -> tuple[str, ...]:
+        """Symbols of the elements in the batch that were never seen in training."""
+        present = [number for number, occurs in zip(batch.elements, (batch.counts > 0).any(0).tolist(), strict=True) if occurs]
+        seen = self.distance.seen.tolist()
+        return tuple(ELEMENTS[number - 1] for number in present if number >= len(seen) or not seen[number])
+
+    def posterior(self, batch: CrystalBatch, level_of_theory: str | None = None) -> GPyTorchPosterior:
+        """BoTorch posterior ``(n, 1, k)`` of each crystal by itself: Gaussian with the calibrated spread.
+
+        :class:`surrogates.acquisition_model.CrystalModel` gives the joint posterior of several crystals.
+        """
+        from surrogates.acquisition_model import gaussian_posterior
+
+        return gaussian_posterior(self.predict(batch, level_of_theory))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` (half precision) and ``ensemble.json`` into a folder, made where absent."""
+        from safetensors.torch import save_file
+
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        tensors = {f"distance.{item.name}": getattr(self.distance, item.name).contiguous() for item in fields(self.distance)}
+        for index, network in enumerate(self.networks):
+            tensors |= {f"{index}.{name}": value.detach().half().contiguous() for name, value in network.state_dict().items()}
+        save_file(tensors, path / "weights.safetensors")
+        facts = {
+            "properties": list(PROPERTIES),
+            "networks": [network.settings.model_dump() for network in self.networks],
+            "levels": list(self.levels),
+            "calibration": self.calibration.model_dump(),
+            "report": self.report,
+        }
+        (path / "ensemble.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, precision: Numbers = "auto") -> Ensemble:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: where a file is missing.
+            ValueError: where the weights do not fit the settings beside them.
+        """
+        from safetensors.torch import load_file
+
+        path = Path(folder)
+        for name in ("ensemble.json", "weights.safetensors"):
+            if not (path / name).exists():
+                raise FileNotFoundError(f"no surrogate in {path}: {name} is missing; make one with python -m surrogates.train")
+        facts = json.loads((path / "ensemble.json").read_text())
+        tensors = load_file(path / "weights.safetensors")
+        networks = []
+        for index, settings in enumerate(facts["networks"]):
+            network = Network(NetworkSettings(**settings), levels=len(facts["levels"]))
+            weights = {name.split(".", 1)[1]: value.float() for name, value in tensors.items() if name.startswith(f"{index}.")}
+            try:
+                network.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(f"{path}/weights.safetensors does not fit ensemble.json: {error}") from error
+            networks.append(network.eval())
+        distance = Distance(**{item.name: tensors[f"distance.{item.name}"] for item in fields(Distance)})
+        calibration = Calibration(**facts["calibration"])
+        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), precision, facts["report"])
+
+    @classmethod
+    def pretrained(cls, precision: Numbers = "auto") -> Ensemble:
+        """The ensemble shipped with the package (model card: ``surrogates/pretrained/MODEL_CARD.md``)."""
+        return cls.load(PRETRAINED, precision)
+
+    def with_levels(self, levels: tuple[str, ...]) -> Ensemble:
+        """A deep copy whose networks have a (zero) correction for each further level of theory."""
+        together = (*self.levels, *(level for level in levels if level not in self.levels and level != REFERENCE_LEVEL))
+        networks = []
+        for network in self.networks:
+            copied = copy.deepcopy(network)
+            copied.add_levels(len(together) - len(self.levels))
+            networks.append(copied)
+        return replace(self, networks=tuple(networks), levels=together)

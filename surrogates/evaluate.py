@@ -1,0 +1,269 @@
+"""Measure an ensemble on chemical systems kept apart: ``python -m surrogates.evaluate --data FOLDER [--wrong-cells FILE]``.
+
+Everything is measured on folds 0-1, which neither trained nor calibrated anything. Prints one table and writes it with all numbers
+to ``OUTPUT/evaluation.json``, figures beside it. ``--baselines`` adds a constant, a random forest and a Gaussian process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from surrogates.calibration import NINETY
+from surrogates.ensemble import Ensemble, Predictions
+from surrogates.features import Rows, cell_features
+from surrogates.tables import KEPT_APART, Deformations, Table, deformations, matbench_table, seed_table
+from surrogates.train import TEST_FOLDS, TRAIN_FOLDS, of_folds, without
+from surrogates.wrong_cells import TEST_VOLUMES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number with what it is, on how many rows, and the spread over single trunks (standard deviation; None where one number)."""
+
+    name: str
+    value: float
+    rows: int
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class TestSets:
+    """The held-out rows: seed crystals without the sources kept apart, MatBench, WBM (all folds: none of it trained), JARVIS (likewise)."""
+
+    seed: Table
+    matbench: Table
+    wbm: Table
+    jarvis: Table
+
+    @classmethod
+    def load(cls, data: Path) -> TestSets:
+        """Read the development data."""
+        report: dict[str, int] = {}
+        seed = seed_table(data, report)
+        origin = seed.columns["origin"]
+        apart = [seed[torch.tensor(origin == name)] for name in KEPT_APART]
+        return cls(of_folds(without(seed, KEPT_APART), TEST_FOLDS), of_folds(matbench_table(data, report), TEST_FOLDS), *apart)
+
+
+def predictions(ensemble: Ensemble, table: Table, source: bool, cell: bool) -> Predictions:
+    """Predictions with or without the source and the cell stated."""
+    shown = table if cell else table.without_cells()
+    return ensemble.predict_rows(shown.rows, source=table.source if source else None)
+
+
+def errors(prediction: Predictions, table: Table, column: int) -> NDArray[np.float64]:
+    """``(n,)`` prediction - label, NaN where there is no label."""
+    return (prediction.mean[:, column] - table.targets[:, column]).double().numpy()
+
+
+def trunk_spread(ensemble: Ensemble, prediction: Predictions, table: Table, column: int, where: NDArray[np.bool_]) -> float | None:
+    """Standard deviation over the trunks, each an independent training seed, of the mean absolute error of that trunk alone."""
+    if len(ensemble.networks) < 2:
+        return None
+    sizes = [network.settings.heads for network in ensemble.networks]
+    values = []
+    for members in prediction.members[..., column].split(sizes):
+        error = (members.mean(0) - table.targets[:, column]).abs().numpy()[where]
+        values.append(float(np.nanmean(error)))
+    return float(np.std(values, ddof=1))
+
+
+def accuracy(ensemble: Ensemble, sets: TestSets) -> list[Measure]:
+    """Mean absolute errors, and the bias where the formation energy is positive."""
+    found = []
+    for name, table, column, source, cell, where in _accuracy_cases(sets):
+        prediction = predictions(ensemble, table, source, cell)
+        error = errors(prediction, table, column)
+        chosen = where & ~np.isnan(error)
+        spread = trunk_spread(ensemble, prediction, table, column, chosen)
+        found.append(Measure(name, float(np.abs(error[chosen]).mean()), int(chosen.sum()), spread))
+    for name, table, source in (
+        ("MatBench, source given", sets.matbench, True),
+        ("MatBench, as served", sets.matbench, False),
+        ("seed, as served", sets.seed, False),
+    ):
+        error = errors(predictions(ensemble, table, source, True), table, 0)
+        chosen = (table.targets[:, 0] > 0).numpy()
+        found.append(Measure(f"bias where formation energy > 0: {name}", float(error[chosen].mean()), int(chosen.sum())))
+    return found
+
+
+def _accuracy_cases(sets: TestSets) -> list[tuple[str, Table, int, bool, bool, NDArray[np.bool_]]]:
+    seed, matbench = sets.seed, sets.matbench
+    everything = np.ones(len(seed), dtype=bool)
+    all_matbench = np.ones(len(matbench), dtype=bool)
+    inside, inside_seed = matbench.columns["in_22el"].astype(bool), seed.columns["in_22el"].astype(bool)
+    gapped = (seed.targets[:, 1] > 0).numpy()
+    return [
+        ("formation energy, seed: as given (cell and source)", seed, 0, True, True, everything),
+        ("formation energy, seed: cell and source hidden", seed, 0, False, False, everything),
+        ("formation energy, seed: as served (cell given, source hidden)", seed, 0, False, True, everything),
+        ("formation energy, seed, 22 elements: as served", seed, 0, False, True, inside_seed),
+        ("formation energy, MatBench: all", matbench, 0, True, False, all_matbench),
+        ("formation energy, MatBench: 22 elements", matbench, 0, True, False, inside),
+        ("formation energy, MatBench: as served", matbench, 0, False, False, all_matbench),
+        ("formation energy, WBM: as served", sets.wbm, 0, False, True, np.ones(len(sets.wbm), dtype=bool)),
+        ("band gap, MatBench: all", matbench, 1, True, False, all_matbench),
+        ("band gap, MatBench: 22 elements", matbench, 1, True, False, inside),
+        ("band gap, seed: all", seed, 1, True, True, everything),
+        ("band gap, seed: non-metals", seed, 1, True, True, gapped),
+        ("band gap, seed: non-metals, as served", seed, 1, False, True, gapped),
+    ]
+
+
+def uncertainty(ensemble: Ensemble, sets: TestSets) -> list[Measure]:
+    """Coverage of the 90 % interval and the rank correlation of error and spread, all as served."""
+    from scipy.stats import spearmanr
+
+    served = {name: predictions(ensemble, table, False, True) for name, table in vars(sets).items()}
+    held_out = [(sets.seed, served["seed"]), (sets.matbench, served["matbench"])]
+    found = []
+    for name, parts, column, gapped in (
+        ("formation energy, held-out systems", held_out, 0, False),
+        ("band gap, held-out systems", held_out, 1, False),
+        ("band gap, held-out non-metals", held_out, 1, True),
+        ("formation energy, WBM", [(sets.wbm, served["wbm"])], 0, False),
+        ("formation energy, JARVIS (another level of theory)", [(sets.jarvis, served["jarvis"])], 0, False),
+    ):
+        error = np.concatenate([errors(prediction, table, column) for table, prediction in parts])
+        deviation = np.concatenate([prediction.standard_deviation[:, column].numpy() for _, prediction in parts])
+        target = np.concatenate([table.targets[:, column].numpy() for table, _ in parts])
+        chosen = ~np.isnan(error) & ((target > 0) | (not gapped))
+        error, deviation = np.abs(error[chosen]), deviation[chosen]
+        found.append(Measure(f"coverage of the 90 % interval: {name}", float((error <= NINETY * deviation).mean()), len(error)))
+        found.append(Measure(f"Spearman of |error| and spread: {name}", float(spearmanr(error, deviation).statistic), len(error)))
+    return found
+
+
+def in_volume(rows: Rows, factor: float) -> Rows:
+    """The same crystals with ``factor`` times the volume."""
+    lattice = rows.lattice_parameters.clone()
+    lattice[:, :3] *= factor ** (1 / 3)
+    return replace(rows, lattice_parameters=lattice)
+
+
+def cells(ensemble: Ensemble, sets: TestSets, deformed: Deformations | None) -> list[Measure]:
+    """Whether the energy rises in wrong cells, how its order follows the potential, and what the mere presence of a cell earns."""
+    from scipy.stats import spearmanr
+
+    found = []
+    rows = sets.seed.rows
+    real = ensemble.predict_rows(rows).mean[:, 0]
+    for factor in (0.5, 0.7, 0.85, 1.4, 2.0):
+        share = (ensemble.predict_rows(in_volume(rows, factor)).mean[:, 0] > real).double().mean()
+        found.append(Measure(f"formation energy rises when a real crystal's volume is scaled by {factor}", float(share), len(rows)))
+    hidden = ensemble.predict_rows(sets.seed.without_cells().rows).mean[:, 0]
+    log_volume, _ = cell_features(rows)
+    lattice = rows.lattice_parameters.clone()
+    lattice[:, :3] /= (log_volume / 3).exp()[:, None]
+    expected = ensemble.predict_rows(replace(rows, lattice_parameters=lattice)).mean[:, 0]
+    target = sets.seed.targets[:, 0]
+    known = ~target.isnan()
+    for name, value in (("no cell", hidden), ("the composition's expected volume", expected), ("the real cell", real)):
+        found.append(Measure(f"error with {name}, source hidden", float((value - target)[known].abs().mean()), int(known.sum())))
+        found.append(Measure(f"mean change of the energy against no cell: {name}", float((value - hidden).mean()), len(rows)))
+    if deformed is not None:
+        test = deformed.of_folds(TEST_FOLDS)
+        strain = ensemble.predict_rows(test.deformed()).strain.numpy()
+        curves = [spearmanr(strain[where], test.energies.numpy()[where]).statistic for where in _volume_curves(test)]
+        found.append(Measure(f"Spearman with the potential over {len(TEST_VOLUMES)} volumes, mean", float(np.mean(curves)), len(curves)))
+        found.append(Measure("the same, median", float(np.median(curves)), len(curves)))
+        for position, factor in enumerate(volume for volume in TEST_VOLUMES if volume != 1):
+            rises = [test.energies[where[1 + position]] > 0 for where in _volume_curves(test)]
+            found.append(Measure(f"for comparison, the potential's own energy rises at {factor}", float(np.mean(rises)), len(rises)))
+        large = test.energies.numpy() > 0.02
+        ratio = np.abs(strain - test.energies.numpy())[large] / test.energies.numpy()[large]
+        found.append(Measure("relative error of the strain energy, median", float(np.median(ratio)), int(large.sum())))
+    return found
+
+
+def _volume_curves(test: Deformations) -> list[NDArray[np.int64]]:
+    """For each crystal the indices of its relaxed cell and its scaled cells, which come first in its list of cells."""
+    first = np.searchsorted(test.crystal.numpy(), np.arange(len(test)))
+    return [start + np.arange(len(TEST_VOLUMES)) for start in first]
+
+
+def baselines(data: Path, sets: TestSets, rows: int = 30_000) -> list[Measure]:
+    """A constant, a random forest and a Gaussian process on pooled element properties, space group and sizes (no cell, no source)."""
+    from sklearn.dummy import DummyRegressor
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from surrogates.tables import join
+
+    report: dict[str, int] = {}
+    train = of_folds(join([without(seed_table(data, report), KEPT_APART), matbench_table(data, report)]), TRAIN_FOLDS)
+    kernel = ConstantKernel(1.0) * RBF(10.0) + WhiteKernel(0.1)
+    models: dict[str, tuple[Any, int]] = {
+        "constant (median)": (DummyRegressor(strategy="median"), rows),
+        f"random forest, 60 trees, {rows:,} rows": (RandomForestRegressor(60, max_features=0.33, min_samples_leaf=2, random_state=0), rows),
+        "Gaussian process, 2,000 rows": (make_pipeline(StandardScaler(), GaussianProcessRegressor(kernel, normalize_y=True)), 2000),
+    }
+    found = []
+    for column, name, table in ((0, "formation energy", sets.seed), (0, "formation energy", sets.matbench), (1, "band gap", sets.matbench)):
+        known = np.flatnonzero(~train.targets[:, column].isnan().numpy())
+        order = np.random.default_rng(0).permutation(known)
+        where = ~table.targets[:, column].isnan()
+        test, target = plain_features(table.rows[where]), table.targets[where, column].numpy()
+        origin = "MatBench" if table is sets.matbench else "seed"
+        for label, (model, number) in models.items():
+            chosen = torch.tensor(order[:number])
+            model.fit(plain_features(train.rows[chosen]), train.targets[chosen, column].numpy())
+            found.append(Measure(f"{label}: {name}, {origin}", float(np.abs(model.predict(test) - target).mean()), len(target)))
+    return found
+
+
+def plain_features(rows: Rows) -> NDArray[np.float32]:
+    """``(n, features)`` what the baselines see: pooled element properties, sizes and symmetry facts."""
+    from surrogates.features import space_group_table
+    from surrogates.inputs import Inputs
+
+    parts = [Inputs.of(rows[where]).crystal for where in torch.arange(len(rows)).split(4096)]
+    return torch.cat([torch.cat(parts), space_group_table()[rows.space_group], rows.space_group[:, None].float()], dim=1).numpy()
+
+
+def main(
+    data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
+    ensemble: Annotated[Path | None, typer.Option(help="folder of the ensemble; default: the one shipped")] = None,
+    wrong_cells: Annotated[Path | None, typer.Option(help="output of surrogates.wrong_cells")] = None,
+    output: Annotated[Path, typer.Option(help="folder for evaluation.json and the figures")] = Path("surrogate_evaluation"),
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
+    with_baselines: Annotated[bool, typer.Option("--baselines", help="also fit the baselines (some minutes)")] = False,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Print how good an ensemble is on chemical systems it has never seen."""
+    from surrogates.figures import draw_all
+
+    torch.set_num_threads(threads)
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise typer.BadParameter(f"{precision!r} given; auto, float32 or bfloat16", param_hint="--precision")
+    numbers: Any = precision
+    made = Ensemble.load(ensemble, numbers) if ensemble else Ensemble.pretrained(numbers)
+    sets = TestSets.load(data)
+    deformed = deformations(wrong_cells) if wrong_cells else None
+    measures = accuracy(made, sets) + uncertainty(made, sets) + cells(made, sets, deformed)
+    if with_baselines:
+        measures += baselines(data, sets)
+    for measure in measures:
+        spread = "" if measure.spread is None else f"  (single trunks +- {measure.spread:.4f})"
+        typer.echo(f"{measure.name:<88}{measure.value:>9.4f}  n = {measure.rows:,}{spread}")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "evaluation.json").write_text(json.dumps([vars(measure) for measure in measures], indent=1) + "\n")
+    draw_all(made, sets, output)
+
+
+if __name__ == "__main__":
+    typer.run(main)

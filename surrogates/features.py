@@ -1,0 +1,240 @@
+"""Crystals as tensors for the networks: a set of elements with counts, a space group, and a cell that may be unknown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from al_crystal.crystal import element_volumes
+
+if TYPE_CHECKING:
+    from al_crystal.crystal import CrystalBatch
+
+DATA = Path(__file__).parent / "data"
+CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
+SPARSE_PROPERTIES = ("p_orbital_energy_eV", "s_orbital_energy_eV", "solid_state_energy_eV")
+"""Known for less than two thirds of the elements: left out."""
+SHAPE_FEATURES = 9
+GLOBAL_FEATURES = 9
+COUNT_FEATURES = 6
+
+
+@cache
+def element_facts() -> dict[str, dict[str, float | None]]:
+    """Properties by symbol, hydrogen to lawrencium (see :mod:`surrogates.tabulate`)."""
+    return json.loads((DATA / "elements.json").read_text())["elements"]
+
+
+@cache
+def space_groups() -> dict[int, dict[str, Any]]:
+    """Symmetry facts by space-group number (see :mod:`surrogates.tabulate`)."""
+    return {int(number): facts for number, facts in json.loads((DATA / "space_groups.json").read_text())["space_groups"].items()}
+
+
+@cache
+def element_table() -> torch.Tensor:
+    """``(104, properties)`` standardised properties by atomic number (row 0 is padding, zeros); missing values are the mean, 0."""
+    rows = list(element_facts().values())
+    names = [name for name in rows[0] if name not in SPARSE_PROPERTIES]
+    values = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in rows], dtype=float)
+    values = (values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0)
+    return torch.tensor(np.vstack([np.zeros(len(names)), np.nan_to_num(values)]), dtype=torch.float32)
+
+
+@cache
+def space_group_table() -> torch.Tensor:
+    """``(231, facts)`` one-hot crystal system, point group and centring, flags and scaled sizes by number (row 0 is zeros)."""
+    facts = space_groups()
+    point_groups = sorted({row["point_group"] for row in facts.values()})
+    centrings = sorted({row["centring"] for row in facts.values()})
+    rows = [[0.0] * (len(CRYSTAL_SYSTEMS) + len(point_groups) + len(centrings) + 8)]
+    for row in facts.values():
+        one_hot = [float(row["crystal_system"] == name) for name in CRYSTAL_SYSTEMS]
+        one_hot += [float(row["point_group"] == name) for name in point_groups] + [float(row["centring"] == name) for name in centrings]
+        flags = [float(row[name]) for name in ("centrosymmetric", "polar", "chiral")]
+        sizes = [np.log(row["general_multiplicity"]) / 3, np.log(row["smallest_multiplicity"]) / 3]
+        sizes += [
+            row["fixed_positions"] / 4,
+            np.log(row["positions"]) / 2,
+            float(row["smallest_multiplicity"] < row["general_multiplicity"]),
+        ]
+        rows.append([*one_hot, *flags, *sizes])
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+@cache
+def _element_volumes() -> torch.Tensor:
+    """``(104,)`` element volumes in Å3 by atomic number; 0 for the padding."""
+    volumes = element_volumes()
+    return torch.tensor([0.0] + [volumes[symbol] for symbol in element_facts()], dtype=torch.float32)
+
+
+@cache
+def _lattice_points() -> torch.Tensor:
+    return torch.tensor([1.0] + [float(row["lattice_points"]) for row in space_groups().values()])
+
+
+@cache
+def _general_multiplicity() -> torch.Tensor:
+    return torch.tensor([1.0] + [float(row["general_multiplicity"]) for row in space_groups().values()])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Crystals as the networks read them.
+
+    Attributes:
+        elements: ``(n, most_elements)`` int64 atomic numbers, ascending, 0 where a crystal has fewer.
+        counts: ``(n, most_elements)`` float32 atoms in the **primitive** cell (conventional count / lattice points), 0 for padding.
+        space_group: ``(n,)`` int64.
+        lattice_parameters: ``(n, 6)`` float32 of the conventional cell in Å and degrees; NaN where unknown.
+    """
+
+    elements: torch.Tensor
+    counts: torch.Tensor
+    space_group: torch.Tensor
+    lattice_parameters: torch.Tensor
+
+    def __len__(self) -> int:
+        return int(self.space_group.shape[0])
+
+    def __getitem__(self, index: Any) -> Rows:
+        rows = Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+        most = max(1, int((rows.elements > 0).sum(1).max())) if len(rows) else 1
+        return Rows(rows.elements[:, :most], rows.counts[:, :most], rows.space_group, rows.lattice_parameters)
+
+    @classmethod
+    def from_batch(cls, batch: CrystalBatch) -> Rows:
+        """Of a batch of crystals, whose counts are those of the conventional cell.
+
+        Raises:
+            ValueError: for an empty composition, a space group outside 1-230 or an element beyond atomic number 103.
+        """
+        present = batch.counts > 0
+        sizes = present.sum(1)
+        if len(batch) and (not bool(sizes.all()) or int(batch.space_group.min()) < 1 or int(batch.space_group.max()) > 230):
+            raise ValueError("every crystal needs at least one element and a space group from 1 to 230")
+        if max(batch.elements, default=1) >= len(element_table()):
+            raise ValueError(f"atomic number {max(batch.elements)} given; elements 1 to {len(element_table()) - 1} are tabulated")
+        most = int(sizes.max()) if len(batch) else 1
+        order = present.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        counts = batch.counts.gather(1, order).float()
+        elements = torch.tensor(batch.elements, dtype=torch.int64)[order] * (counts > 0)
+        lattice = batch.lattice_parameters.float()
+        return cls(elements, counts / _lattice_points()[batch.space_group, None], batch.space_group, lattice)
+
+    @classmethod
+    def from_compositions(
+        cls,
+        compositions: Sequence[dict[int, float]],
+        space_group: Sequence[int] | np.ndarray,
+        lattice_parameters: np.ndarray | None = None,
+        conventional: bool = True,
+    ) -> Rows:
+        """Of compositions {atomic number: atoms} of the conventional cell or, where ``conventional`` is false, the primitive one."""
+        most = max(len(composition) for composition in compositions)
+        elements = np.zeros((len(compositions), most), dtype=np.int64)
+        counts = np.zeros((len(compositions), most), dtype=np.float32)
+        for row, composition in enumerate(compositions):
+            for column, (number, count) in enumerate(sorted(composition.items())):
+                elements[row, column], counts[row, column] = number, count
+        group = torch.tensor(np.asarray(space_group), dtype=torch.int64)
+        amounts = torch.from_numpy(counts)
+        if conventional:
+            amounts = amounts / _lattice_points()[group, None]
+        if lattice_parameters is None:
+            lattice_parameters = np.full((len(compositions), 6), np.nan)
+        return cls(torch.from_numpy(elements), amounts, group, torch.tensor(lattice_parameters, dtype=torch.float32))
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """All rows of several, padded to the most elements."""
+    most = max(part.elements.shape[1] for part in parts)
+
+    def padded(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(tensor, (0, most - tensor.shape[1]))
+
+    return Rows(
+        torch.cat([padded(part.elements) for part in parts]),
+        torch.cat([padded(part.counts) for part in parts]),
+        torch.cat([part.space_group for part in parts]),
+        torch.cat([part.lattice_parameters for part in parts]),
+    )
+
+
+def cell_features(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the cell says, free of its setting.
+
+    Returns:
+        ``(n,)`` log of the volume per atom over the composition's estimate, and ``(n, SHAPE_FEATURES)`` of the cell's shape: the
+        sorted log lengths about their mean, the sines' defects |cos| of the angles, log(abc / volume), the shortest length over the
+        diameter of an average atom, and the log of the atoms in the cell. Both are 0 where the cell is unknown; a cell whose angles
+        close no body counts as flat (volume floor of 1e-3 abc).
+    """
+    known = ~rows.lattice_parameters.isnan().any(1)
+    lattice = torch.where(known[:, None], rows.lattice_parameters, torch.tensor([1.0, 1.0, 1.0, 90.0, 90.0, 90.0]))
+    logs = lattice[:, :3].clamp(min=1e-2).log().sort(dim=1).values
+    cosines = lattice[:, 3:].deg2rad().cos()
+    skew = (1 - cosines.square().sum(1) + 2 * cosines.prod(1)).clamp(min=1e-6).sqrt().log()
+    atoms = (rows.counts.sum(1) * _lattice_points()[rows.space_group]).clamp(min=1e-6)
+    expected = ((rows.counts * _element_volumes()[rows.elements]).sum(1) / rows.counts.sum(1).clamp(min=1e-6)).clamp(min=1.0).log()
+    log_ratio = logs.sum(1) + skew - atoms.log() - expected
+    shape = torch.cat(
+        [logs - logs.mean(1, keepdim=True), cosines.abs(), -skew[:, None], (logs[:, 0] - expected / 3)[:, None], atoms.log()[:, None] / 3],
+        dim=1,
+    )
+    return torch.where(known, log_ratio, 0.0), torch.where(known[:, None], shape, 0.0)
+
+
+def count_features(rows: Rows) -> torch.Tensor:
+    """``(n, most_elements, COUNT_FEATURES)``: fraction, its root, log count, log count per general position, parity, is whole."""
+    fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
+    log_count = rows.counts.clamp(min=1e-2).log()
+    general = (_general_multiplicity() / _lattice_points())[rows.space_group, None]
+    parity = (rows.counts * torch.pi).cos()
+    whole = (rows.counts * (2 * torch.pi)).cos()
+    features = torch.stack(
+        [fraction, fraction.sqrt(), log_count / 2, (rows.counts / general).clamp(min=1e-4).log() / 3, parity, whole], dim=2
+    )
+    return features * (rows.counts > 0)[:, :, None]
+
+
+def pooled_properties(rows: Rows, properties: torch.Tensor) -> torch.Tensor:
+    """``(n, 4 p)``: mean and standard deviation by fraction, highest and lowest over the elements; ``properties`` is ``(n, most, p)``."""
+    fraction = (rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6))[:, :, None]
+    padding = (rows.elements == 0)[:, :, None]
+    mean = (fraction * properties).sum(1)
+    deviation = ((fraction * properties.square()).sum(1) - mean.square()).clamp(min=1e-6).sqrt()
+    highest = properties.masked_fill(padding, -9.0).amax(1)
+    lowest = properties.masked_fill(padding, 9.0).amin(1)
+    return torch.cat([mean, deviation, highest, lowest], dim=1)
+
+
+def global_features(rows: Rows) -> torch.Tensor:
+    """``(n, GLOBAL_FEATURES)``: sizes, norms of the fractions, number of elements, parity of the electrons in the primitive cell."""
+    atoms = rows.counts.sum(1).clamp(min=1e-6)
+    fraction = rows.counts / atoms[:, None]
+    number = (rows.elements > 0).sum(1)
+    electrons = (rows.counts * rows.elements).sum(1)
+    conventional = atoms * _lattice_points()[rows.space_group]
+    return torch.stack(
+        [
+            atoms.log() / 3,
+            conventional.log() / 3,
+            fraction.square().sum(1).sqrt(),
+            fraction.pow(3).sum(1).pow(1 / 3),
+            fraction.amax(1),
+            number / 3.0,
+            (number == 1).float(),
+            (electrons * torch.pi).cos(),
+            (electrons * (2 * torch.pi)).cos(),
+        ],
+        dim=1,
+    )

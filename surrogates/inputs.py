@@ -1,0 +1,91 @@
+"""What the networks compute from: everything about a batch of crystals that no weight touches, made once for all networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from surrogates.features import Rows, cell_features, count_features, element_table, global_features, pooled_properties
+
+
+class Packed:
+    """The element tokens of many crystals in one row, crystals of one element first, then of two, ...: no padding anywhere.
+
+    Attributes:
+        order: ``(n,)`` crystals in the order of their tokens; ``back`` undoes it.
+        crystal: ``(tokens,)`` the crystal of each token, numbered as given.
+        slot: ``(tokens,)`` flat position of each token in the padded ``(n, most_elements)`` tensors.
+        log_fraction: ``(tokens, 1)``.
+        sizes: (crystals, elements) of each group.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        present = rows.elements > 0
+        number = present.sum(1)
+        self.order = number.argsort(stable=True)
+        self.back = self.order.argsort()
+        crystal, column = present[self.order].nonzero().unbind(1)
+        self.crystal = self.order[crystal]
+        self.slot = self.crystal * rows.elements.shape[1] + column
+        fraction = (rows.counts / rows.counts.sum(1, keepdim=True)).flatten()[self.slot]
+        self.log_fraction = fraction.clamp(min=1e-12).log()[:, None]
+        self.sizes = [(crystals, elements) for elements, crystals in enumerate(number.bincount().tolist()) if crystals]
+
+    def pool(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean by fraction and maximum over the elements, ``(n, width)`` each, crystals as given."""
+        weighted = tokens * self.log_fraction.exp().to(tokens.dtype)
+        pairs = [(mean.sum(1), part.amax(1)) for mean, part in self.groups(weighted, tokens)]
+        mean, highest = (torch.cat(parts)[self.back] for parts in zip(*pairs, strict=True))
+        return mean, highest
+
+    def groups(self, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """For each number of elements the ``(crystals, elements, width)`` part of every ``(tokens, width)`` tensor."""
+        start = 0
+        for crystals, elements in self.sizes:
+            stop = start + crystals * elements
+            yield tuple(tensor[start:stop].view(crystals, elements, -1) for tensor in tensors)
+            start = stop
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of ``n`` crystals, ready for any network.
+
+    Attributes:
+        packed: the element tokens.
+        elements: ``(tokens,)`` atomic numbers.
+        counts: ``(tokens, COUNT_FEATURES)``.
+        space_group: ``(n,)``.
+        crystal: ``(n, 4 properties + GLOBAL_FEATURES)`` pooled element properties and sizes.
+        log_volume: ``(n,)`` log of the volume per atom over the composition's estimate, 0 where the cell is unknown.
+        shape: ``(n, SHAPE_FEATURES)``.
+        known: ``(n,)`` booleans, whether the cell is known.
+    """
+
+    packed: Packed
+    elements: torch.Tensor
+    counts: torch.Tensor
+    space_group: torch.Tensor
+    crystal: torch.Tensor
+    log_volume: torch.Tensor
+    shape: torch.Tensor
+    known: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: Rows) -> Inputs:
+        """The inputs of some crystals."""
+        packed = Packed(rows)
+        pooled = pooled_properties(rows, element_table()[rows.elements])
+        log_volume, shape = cell_features(rows)
+        return cls(
+            packed=packed,
+            elements=rows.elements.flatten()[packed.slot],
+            counts=count_features(rows).flatten(0, 1)[packed.slot],
+            space_group=rows.space_group,
+            crystal=torch.cat([pooled, global_features(rows)], dim=1),
+            log_volume=log_volume,
+            shape=shape,
+            known=~rows.lattice_parameters.isnan().any(1),
+        )

@@ -1,0 +1,208 @@
+"""The network: attention over the elements of a crystal, several heads on one trunk, and a strain energy that starts at the best cell.
+
+The energy of a crystal in its cell is ``E(composition, space group, source) + strain(cell | composition, space group)``: the first
+part never sees the cell, so that supplying one earns nothing, and the second is zero at the cell that the network expects and rises
+away from it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.nn import functional
+
+from surrogates.features import COUNT_FEATURES, GLOBAL_FEATURES, SHAPE_FEATURES, element_table, space_group_table
+from surrogates.inputs import Inputs, Packed
+
+SOURCES = ("unknown", "matbench", "mp-20", "mpts-52", "other")
+"""Where a training row comes from: tables differ in how stable their crystals are. A sampler's crystal is ``unknown``."""
+OUTPUTS = 5  # energy, gap, log scale of either error, logit of a gap
+SMALLEST_LOG_VOLUME = -2.5
+
+
+class NetworkSettings(BaseModel):
+    """Size of one trunk and its heads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(default=96, ge=8, description="numbers per element token")
+    layers: int = Field(default=2, ge=0, description="mixing layers over the elements")
+    hidden: int = Field(default=256, ge=8, description="numbers that describe a whole crystal")
+    head_hidden: int = Field(default=96, ge=8, description="hidden numbers of a head")
+    cell_hidden: int = Field(default=48, ge=8, description="hidden numbers of the strain network")
+    heads: int = Field(default=2, ge=1, description="members that share the trunk")
+
+
+class Output(NamedTuple):
+    """What the heads of one trunk say; every tensor is ``(heads, n)``.
+
+    ``energy`` (eV/atom) and ``gap`` (eV) are those of the crystal at its best cell, ``strain`` (eV/atom, >= 0) is what its cell
+    costs (0 where unknown), the scales are logs of the expected absolute errors, ``volume`` is the log of the expected volume per
+    atom over the composition's estimate, ``gap_logit`` the logit that there is a gap.
+    """
+
+    energy: torch.Tensor
+    gap: torch.Tensor
+    log_scale_energy: torch.Tensor
+    log_scale_gap: torch.Tensor
+    gap_logit: torch.Tensor
+    strain: torch.Tensor
+    volume: torch.Tensor
+
+
+class MixingLayer(nn.Module):
+    """Attention without pairs over the elements of a crystal, then a two-layer perceptron on each.
+
+    Every element receives the same average of values, weighted channel by channel with ``fraction * exp(key)``, through a gate of
+    its own ("AFT-simple", Zhai et al., An Attention Free Transformer, 2021): linear in the number of elements, no small products.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attend = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.second_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 2 * width)
+        self.contract = nn.Linear(2 * width, width)
+
+    def forward(self, tokens: torch.Tensor, packed: Packed) -> torch.Tensor:
+        """``tokens`` (tokens, width) of the packed crystals; same shape back."""
+        gate, key, value = self.attend(self.norm(tokens)).chunk(3, dim=1)
+        key = key + packed.log_fraction.to(key.dtype)
+        context = [(k.softmax(dim=1) * v).sum(1, keepdim=True).expand_as(v) for k, v in packed.groups(key, value)]
+        mixed = torch.cat([part.reshape(-1, tokens.shape[1]) for part in context])
+        tokens = tokens + self.project(gate.sigmoid() * mixed)
+        return tokens + self.contract(functional.silu(self.expand(self.second_norm(tokens))))
+
+
+class Strain(nn.Module):
+    """The energy of a cell above the best one, from a description of the crystal and the cell's shape and volume.
+
+    Volume: ``B (exp(-c r) - 1 + c r) / c^2`` with r the log of the volume over the expected one, stiffness B and hardness c of the
+    crystal (another c on the stretched side): zero slope at r = 0, convex, exponential under compression, as equations of state
+    are. Shape: a network of the shape and r, never negative.
+    """
+
+    def __init__(self, hidden: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.context = nn.Linear(hidden, width * heads)
+        self.shape = nn.Linear(SHAPE_FEATURES, width * heads)
+        self.weight = nn.Parameter(torch.randn(heads, width, width) / width**0.5)
+        self.bias = nn.Parameter(torch.zeros(heads, 1, width))
+        self.expected = nn.Parameter(torch.randn(heads, width, 1) * 0.1 / width**0.5)
+        self.stiffness = nn.Parameter(torch.randn(heads, width, 3) * 0.1 / width**0.5)
+        self.stiffness_bias = nn.Parameter(torch.tensor([1.5, 0.7, 0.0]).repeat(heads, 1, 1))
+        self.second = nn.Parameter(torch.randn(heads, width + 3, width) / width**0.5)
+        self.second_bias = nn.Parameter(torch.zeros(heads, 1, width))
+        self.last = nn.Parameter(torch.randn(heads, width, 1) / width**0.5)
+        self.last_bias = nn.Parameter(torch.full((heads, 1, 1), -4.0))
+
+    def forward(self, crystal: torch.Tensor, shape: torch.Tensor, log_volume: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``crystal`` (n, hidden), ``shape`` (n, SHAPE_FEATURES), ``log_volume`` (n,): strain and expected log volume, (heads, n)."""
+        n = crystal.shape[0]
+        mixed = functional.silu(self.context(crystal).float() + self.shape(shape)).view(n, self.heads, -1).transpose(0, 1)
+        mixed = functional.silu(mixed @ self.weight + self.bias)
+        expected = mixed @ self.expected
+        r = log_volume[None, :, None] - expected
+        beyond = (SMALLEST_LOG_VOLUME - r).clamp(min=0)
+        r = r.clamp(SMALLEST_LOG_VOLUME, -2 * SMALLEST_LOG_VOLUME)
+        log_b, log_c, log_d = (mixed @ self.stiffness + self.stiffness_bias).clamp(-4, 4).split(1, dim=2)
+        c = torch.where(r < 0, log_c.clamp(max=2.2), log_d.clamp(max=2.2)).exp()
+        volume = log_b.exp() * (torch.expm1(-c * r) + c * r) / (c * c) + 10 * beyond
+        features = torch.cat([mixed, r, r.square(), torch.exp(-r.clamp(min=-1.5)) - 1], dim=2)
+        features = functional.silu(features @ self.second + self.second_bias)
+        return (volume + functional.softplus(features @ self.last + self.last_bias))[..., 0], expected[..., 0]
+
+
+class Network(nn.Module):
+    """One trunk with several heads. Everything but the look-ups of symmetric facts is a dense product, so it runs in bfloat16 too."""
+
+    properties: torch.Tensor
+    facts: torch.Tensor
+
+    def __init__(self, settings: NetworkSettings, levels: int = 0) -> None:
+        super().__init__()
+        self.settings = settings
+        width, hidden, heads, head_hidden = settings.width, settings.hidden, settings.heads, settings.head_hidden
+        self.register_buffer("properties", element_table().clone(), persistent=False)
+        self.register_buffer("facts", space_group_table().clone(), persistent=False)
+        count = self.properties.shape[1]
+        self.element = nn.Embedding(len(self.properties), width)
+        self.element_properties = nn.Linear(count, width)
+        self.space_group = nn.Embedding(len(self.facts), 32)
+        self.space_group_token = nn.Linear(32 + self.facts.shape[1], width)
+        self.space_group_crystal = nn.Linear(32 + self.facts.shape[1], hidden)
+        self.counts = nn.Linear(COUNT_FEATURES, width)
+        self.layers = nn.ModuleList([MixingLayer(width) for _ in range(settings.layers)])
+        self.norm = nn.LayerNorm(width)
+        self.source = nn.Embedding(len(SOURCES), hidden)
+        self.gather = nn.Linear(2 * width + 4 * count + GLOBAL_FEATURES, hidden)
+        self.hidden_norm = nn.LayerNorm(hidden)
+        self.hidden = nn.Linear(hidden, hidden)
+        self.head = nn.Linear(hidden, heads * head_hidden)
+        self.head_weight = nn.Parameter(torch.randn(heads, head_hidden, OUTPUTS) * 0.3 / head_hidden**0.5)
+        self.head_bias = nn.Parameter(torch.tensor([-1.0, 0.8, -2.5, -1.5, 0.0]).repeat(heads, 1, 1))
+        self.level = nn.Parameter(torch.zeros(levels, heads, head_hidden, 2))
+        self.strain = Strain(hidden, settings.cell_hidden, heads)
+        for embedding in (self.element, self.space_group, self.source):
+            nn.init.normal_(embedding.weight, std=0.1)
+
+    def trunk(self, inputs: Inputs, source: torch.Tensor) -> torch.Tensor:
+        """``(n, hidden)`` description of each crystal without its cell; ``source`` is (n,) indices into :data:`SOURCES`."""
+        kind = self.counts.weight.dtype
+        elements = self.element.weight + self.element_properties(self.properties)
+        groups = torch.cat([self.space_group.weight, self.facts], dim=1)
+        tokens = elements[inputs.elements] + self.space_group_token(groups)[inputs.space_group[inputs.packed.crystal]]
+        tokens = tokens + self.counts(inputs.counts.to(kind))
+        for layer in self.layers:
+            tokens = layer(tokens, inputs.packed)
+        mean, highest = inputs.packed.pool(self.norm(tokens))
+        crystal = self.gather(torch.cat([mean, highest, inputs.crystal.to(kind)], dim=1))
+        crystal = functional.silu(crystal + self.space_group_crystal(groups)[inputs.space_group] + self.source(source))
+        return crystal + functional.silu(self.hidden(self.hidden_norm(crystal)))
+
+    def cell(self, crystal: torch.Tensor, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Strain energy (eV/atom, 0 where the cell is unknown) and expected log volume ratio, ``(heads, n)`` each."""
+        strain, expected = self.strain(crystal, inputs.shape, inputs.log_volume)
+        return torch.where(inputs.known, strain, 0.0), expected
+
+    def forward(self, inputs: Inputs, source: torch.Tensor, level: int = 0) -> Output:
+        """All outputs for ``n`` crystals; ``source`` is (n,) indices into :data:`SOURCES`, ``level`` 0 or a learned level of theory."""
+        crystal = self.trunk(inputs, source)
+        strain, expected = self.cell(crystal, inputs)
+        output, hidden = self.outputs(crystal, strain, expected)
+        if level:
+            energy, gap = (hidden @ self.level[level - 1]).unbind(2)
+            output = output._replace(energy=output.energy + energy, gap=output.gap + gap)
+        return output
+
+    def corrections(self, hidden: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """``(heads, n, 2)``: what is added to energy and gap at the levels of theory ``level`` (n, 2) of each label, 0 at level 0."""
+        none = torch.zeros(1, *self.level.shape[1:])
+        all_levels = torch.einsum("hnc,lhck->lhnk", hidden, torch.cat([none, self.level]))
+        return all_levels.gather(0, level[None, None].expand(1, len(hidden), -1, -1))[0]
+
+    def outputs(self, crystal: torch.Tensor, strain: torch.Tensor, expected: torch.Tensor) -> tuple[Output, torch.Tensor]:
+        """The heads on a trunk's description ``(n, hidden)``, and their hidden numbers ``(heads, n, head_hidden)`` in float32."""
+        hidden = functional.silu(self.head(crystal)).float().view(len(crystal), self.settings.heads, -1).transpose(0, 1)
+        energy, gap, scale_energy, scale_gap, logit = (hidden @ self.head_weight + self.head_bias).unbind(2)
+        return Output(energy, gap, scale_energy, scale_gap, logit, strain, expected), hidden
+
+    def add_levels(self, number: int) -> None:
+        """Append zero corrections for ``number`` further levels of theory."""
+        self.level = nn.Parameter(torch.cat([self.level.detach(), torch.zeros(number, *self.level.shape[1:])]))
+
+    def bfloat16_trunk(self) -> Network:
+        """A copy whose trunk computes in bfloat16; the last products and the strain stay in float32, so that no output is rounded."""
+        low = copy.deepcopy(self).to(torch.bfloat16)
+        low.strain = copy.deepcopy(self.strain)
+        low.strain.context = low.strain.context.to(torch.bfloat16)
+        for name in ("head_weight", "head_bias", "level"):
+            setattr(low, name, nn.Parameter(getattr(self, name).detach().clone()))
+        return low.eval()

@@ -1,0 +1,106 @@
+"""Train the ensemble from nothing: ``python -m surrogates.train OUTPUT --data FOLDER --wrong-cells FILE``.
+
+Folds 3-9 train, fold 2 calibrates, folds 0-1 are never touched. Every finished trunk is kept in ``OUTPUT/trunks``; a run that was
+killed goes on with the next one. Wrong cells come from ``python -m surrogates.wrong_cells``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from al_crystal.seeds import torch_rng
+from surrogates.calibration import fit
+from surrogates.distance import Distance
+from surrogates.ensemble import Ensemble
+from surrogates.features import Rows
+from surrogates.inputs import Inputs
+from surrogates.learning import TrainingSettings, train_network
+from surrogates.network import Network, Output
+from surrogates.tables import KEPT_APART, Deformations, Table, deformations, join, matbench_table, seed_table
+
+TRAIN_FOLDS = tuple(range(3, 10))
+CALIBRATION_FOLDS = (2,)
+TEST_FOLDS = (0, 1)
+
+
+def of_folds(table: Table, folds: tuple[int, ...]) -> Table:
+    """The rows of these folds."""
+    return table[torch.isin(torch.tensor(table.columns["fold"]).long(), torch.tensor(folds))]
+
+
+def without(table: Table, origins: tuple[str, ...]) -> Table:
+    """The rows that do not come from these sources."""
+    return table[~torch.tensor([origin in origins for origin in table.columns["origin"]])]
+
+
+def run(networks: tuple[Network, ...], rows: Rows, source: torch.Tensor, chunk: int = 1024) -> Output:
+    """Member outputs ``(s, n)`` of several networks in float32."""
+    parts = []
+    with torch.no_grad():
+        for where in torch.arange(len(rows)).split(chunk):
+            inputs = Inputs.of(rows[where])
+            outputs = [network(inputs, source[where]) for network in networks]
+            parts.append(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))))
+    return Output(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
+
+
+def calibrated(networks: tuple[Network, ...], table: Table, deformed: Deformations | None, distance: Distance) -> Ensemble:
+    """An ensemble whose spread is fitted on rows kept apart, in the mode the sampler is served: source unknown, cell as it is."""
+    output = run(networks, table.rows, torch.zeros(len(table), dtype=torch.int64))
+    far = torch.cat([distance(table.rows[where]) for where in torch.arange(len(table)).split(4096)])
+    strain = labels = None
+    if deformed is not None and len(deformed):
+        cells = deformed.deformed()
+        strain = run(networks, cells, torch.zeros(len(cells), dtype=torch.int64)).strain.mean(0)
+        labels = deformed.energies
+    return Ensemble(networks, fit(output, far, table.targets, strain, labels), distance)
+
+
+def main(
+    output: Annotated[Path, typer.Argument(help="folder for the ensemble")],
+    data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
+    wrong_cells: Annotated[Path | None, typer.Option(help="output of surrogates.wrong_cells; without it volumes mean nothing")] = None,
+    trunks: Annotated[int, typer.Option(min=1, help="networks to train")] = 4,
+    seed: Annotated[int, typer.Option(help="seed of the first network; the others follow")] = 0,
+    epochs: Annotated[float, typer.Option(help="passes over the rows")] = TrainingSettings().epochs,
+    threads: Annotated[int, typer.Option(min=1, help="threads; results are the same for the same number")] = 1,
+) -> None:
+    """Train, calibrate and save an ensemble."""
+    from safetensors.torch import load_file, save_file
+
+    torch.set_num_threads(threads)
+    report: dict[str, int] = {}
+    table = join([without(seed_table(data, report), KEPT_APART), matbench_table(data, report)])
+    for line, number in report.items():
+        typer.echo(f"{line}: {number:,}")
+    deformed = deformations(wrong_cells) if wrong_cells else None
+    train = of_folds(table, TRAIN_FOLDS)
+    settings = TrainingSettings(epochs=epochs)
+    (output / "trunks").mkdir(parents=True, exist_ok=True)
+    networks, start = [], time.process_time()
+    for number in range(seed, seed + trunks):
+        file = output / "trunks" / f"trunk_{number}.safetensors"
+        if not file.exists():
+            wrong = deformed.of_folds(TRAIN_FOLDS) if deformed else None
+            made = train_network(train, wrong, settings, torch_rng(number, 0, "surrogate"), lambda line: typer.echo(line))
+            save_file(made.state_dict(), file)
+        network = Network(settings.network)
+        network.load_state_dict(load_file(file))
+        networks.append(network.eval())
+    distance = Distance.fit(train.rows, seed)
+    ensemble = calibrated(
+        tuple(networks), of_folds(table, CALIBRATION_FOLDS), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None, distance
+    )
+    facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + trunks - 1], "train_folds": list(TRAIN_FOLDS)}
+    replace(ensemble, report={"pretraining": facts}).save(output)
+    typer.echo(f"{ensemble.members} members in {output}, {time.process_time() - start:.0f} CPU s; {ensemble.calibration}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
