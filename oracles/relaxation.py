@@ -74,11 +74,29 @@ def relax(cells: Iterable[SymmetricCell], potential: Potential, settings: Relaxa
                 walks.append(Walk(*following, settings))
         if not walks:
             return
-        found = potential.evaluate_cells([walk.trial for walk in walks])
-        for walk, energy, forces, stress in zip(walks, found.energies, found.forces, found.stresses, strict=True):
-            walk.receive(float(energy), forces, stress)
+        _evaluate(walks, potential)
         yield from (walk.result() for walk in walks if walk.outcome is not None)
         walks = [walk for walk in walks if walk.outcome is None]
+
+
+def advance(walks: Sequence[Walk], potential: Potential, steps: int, batch_atoms: int) -> None:
+    """Move every walk that has not ended by up to ``steps`` evaluations."""
+    for _ in range(steps):
+        moving = [walk for walk in walks if walk.outcome is None]
+        if not moving:
+            return
+        batch: list[Walk] = []
+        for walk in moving:
+            batch.append(walk)
+            if walk is moving[-1] or sum(one.size for one in batch) >= batch_atoms:
+                _evaluate(batch, potential)
+                batch = []
+
+
+def _evaluate(walks: Sequence[Walk], potential: Potential) -> None:
+    found = potential.evaluate_cells([walk.trial for walk in walks])
+    for walk, energy, forces, stress in zip(walks, found.energies, found.forces, found.stresses, strict=True):
+        walk.receive(float(energy), forces, stress)
 
 
 def relax_all(cells: Sequence[SymmetricCell], potential: Potential, settings: RelaxationSettings) -> list[Relaxed]:

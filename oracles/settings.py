@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from oracles.band_gap import BandGap
+from oracles.density import Density
+from oracles.formation_energy import FormationEnergy
+
+PropertyOracle = Annotated[FormationEnergy | BandGap | Density, Field(discriminator="kind")]
+"""Every property oracle there is; a new one adds its class here."""
 
 
 class Settings(BaseModel):
@@ -14,14 +24,68 @@ class Settings(BaseModel):
 class RelaxationSettings(Settings):
     """When a relaxation has arrived, when it has gone wrong, and how it walks."""
 
-    fmax: float = Field(0.05, gt=0, description="largest force on an atom of a converged crystal, eV/Å")
-    max_stress: float = Field(0.1, gt=0, description="largest component of the stress of a converged crystal, GPa")
-    max_steps: int = Field(300, ge=1, description="energy evaluations per crystal")
-    largest_starting_force: float = Field(500.0, gt=0, description="a start with a larger force is unphysical, eV/Å")
-    volume_ratio: tuple[float, float] = Field((0.2, 4.0), description="allowed final over starting volume")
-    energy_window: tuple[float, float] = Field((-20.0, 30.0), description="allowed energy of the potential, eV/atom")
-    first_step: float = Field(0.1, gt=0, description="length of the first step, Å")
-    longest_step: float = Field(0.4, gt=0, description="no step moves an atom further, Å")
-    strain_length: float = Field(4.0, gt=0, description="a strain of 1 counts as a step of this length, Å")
-    softest: float = Field(0.3, gt=0, description="least curvature assumed along any coordinate, eV/Å2")
-    batch_atoms: int = Field(64, ge=1, description="representative atoms evaluated in one batch")
+    fmax: float = Field(default=0.05, gt=0, description="largest force on an atom of a converged crystal, eV/Å")
+    max_stress: float = Field(default=0.1, gt=0, description="largest component of the stress of a converged crystal, GPa")
+    max_steps: int = Field(default=300, ge=1, description="energy evaluations per crystal")
+    largest_starting_force: float = Field(default=500.0, gt=0, description="a start with a larger force is unphysical, eV/Å")
+    volume_ratio: tuple[float, float] = Field(default=(0.2, 4.0), description="allowed final over starting volume")
+    energy_window: tuple[float, float] = Field(default=(-20.0, 30.0), description="allowed energy of the potential, eV/atom")
+    first_step: float = Field(default=0.1, gt=0, description="length of the first step, Å")
+    longest_step: float = Field(default=0.4, gt=0, description="no step moves an atom further, Å")
+    strain_length: float = Field(default=4.0, gt=0, description="a strain of 1 counts as a step of this length, Å")
+    softest: float = Field(default=0.3, gt=0, description="least curvature assumed along any coordinate, eV/Å2")
+    batch_atoms: int = Field(default=64, ge=1, description="representative atoms evaluated in one batch")
+
+
+class Heat(Settings):
+    """One heat of the race between arrangements."""
+
+    runners: int = Field(ge=1, description="arrangements that take part: the lowest so far")
+    steps: int = Field(ge=1, description="energy evaluations of each in this heat, in the proposed cell")
+
+
+class PositionSettings(Settings):
+    """How hard to look for the arrangement of the atoms."""
+
+    enumerated_ways: int = Field(default=3000, ge=1, description="most ways to occupy the Wyckoff positions that are listed")
+    ways: int = Field(default=40, ge=1, description="of these, ways that are tried (drawn by likelihood)")
+    candidates: int = Field(default=96, ge=1, description="arrangements ranked by a static energy")
+    draws_per_candidate: int = Field(default=16, ge=1, description="random draws of which the least crowded becomes a candidate")
+    closest_approach: float = Field(default=0.6, gt=0, description="least distance over the shortest one known of the element pair")
+    heats: tuple[Heat, ...] = Field(
+        default=(Heat(runners=32, steps=5), Heat(runners=12, steps=10)),
+        min_length=1,
+        description="heats of the race",
+    )
+    relaxed: int = Field(default=4, ge=1, description="arrangements that are relaxed to the end")
+    time_limit_s: float = Field(default=10.0, gt=0, description="drawing stops after this many seconds")
+
+
+class OracleSettings(Settings):
+    """The YAML section ``oracles``: all that decides a label, besides the crystal and the campaign's seed."""
+
+    potential: str = Field(
+        default="auto", description="auto (M3GNet, else CHGNet), M3GNet, CHGNet, TensorNet-MatPES, module:callable (ASE)"
+    )
+    models: Path | None = Field(default=None, description="folder with matgl weights; default $AL_CRYSTAL_MODELS, then matgl's hub")
+    second_potential: str | None = Field(default=None, description="potential whose formation energy is recorded beside")
+    symmetry: Literal["kept", "freed"] = Field(default="kept", description="freed: the best relaxed crystal is shaken and relaxed again")
+    shake: float = Field(default=0.03, ge=0, description="largest displacement along each axis when symmetry is freed, Å")
+    symprec: float = Field(default=0.01, gt=0, description="tolerance for the space group of the relaxed crystal, Å")
+    formation_energy_window: tuple[float, float] = Field(
+        default=(-6.0, 5.0), description="a relaxed crystal outside is a hole of the potential and rejected, eV/atom"
+    )
+    positions: PositionSettings = Field(default=PositionSettings(), description="the search for the arrangement of the atoms")
+    relaxation: RelaxationSettings = Field(default=RelaxationSettings(), description="the relaxation of cell and positions")
+    properties: tuple[PropertyOracle, ...] = Field(
+        default=(FormationEnergy(), BandGap(), Density()), description="properties of the relaxed crystal, each an oracle with its knobs"
+    )
+
+
+class EngineSettings(Settings):
+    """The YAML section ``engine``: where labels are computed; it never changes what they are."""
+
+    kind: Literal["inline", "local"] = Field(default="local", description="inline: in this process; local: in worker processes")
+    workers: int = Field(default=2, ge=1, description="worker processes (local)")
+    time_limit_s: float = Field(default=600.0, gt=0, description="a crystal that takes longer is failed, wall seconds (local)")
+    memory_limit_gb: float = Field(default=6.0, gt=0, description="memory that a worker may allocate, GB (local)")
