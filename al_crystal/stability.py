@@ -164,15 +164,15 @@ class Hull:
         Raises:
             LevelMismatch: when the formation energy is not on the scale of the hull.
         """
-        scale = formation_energy.level_of_theory.split(" -> ")[-1]
-        if scale != self.level_of_theory:
+        level = formation_energy.level_of_theory
+        if self.level_of_theory not in (level, level.split(" -> ")[-1]):
             raise LevelMismatch(
-                f"a formation energy at the level {formation_energy.level_of_theory!r} cannot be compared with a hull of "
+                f"a formation energy at the level {level!r} cannot be compared with a hull of "
                 f"{self.level_of_theory!r}: give a hull of that level, or convert its entries (see Hull.from_file)"
             )
         return Value(
             value=self.energy_above(composition, formation_energy.value),
-            level_of_theory=f"{formation_energy.level_of_theory}, {self.description}",
+            level_of_theory=f"{level}, {self.description}",
             standard_deviation=formation_energy.standard_deviation,
         )
 

@@ -89,6 +89,10 @@ def test_campaign_hull_is_called_so_and_sinks_with_new_labels():
     later = Hull.from_entries([({"Li": 1, "O": 1}, -1.0), ({"Li": 1, "O": 1}, -1.4)], first.level_of_theory)
     assert len(later) == 1
     assert later.energy_above({"Li": 1, "O": 1}, -1.0) == pytest.approx(0.4)
+    same = Value(value=-1.0, level_of_theory="M3GNet -> MP2020 formation energy")
+    assert later.value_above({"Li": 1, "O": 1}, same).level_of_theory.endswith("energy above the campaign's own hull")
+    with pytest.raises(LevelMismatch):
+        later.value_above({"Li": 1, "O": 1}, Value(value=-1.0, level_of_theory="CHGNet -> MP2020 formation energy"))
 
 
 def test_levels_never_meet():

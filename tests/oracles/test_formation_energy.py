@@ -131,3 +131,21 @@ def test_element_without_reference_is_unavailable(models_folder):
     context = Context(potential=load(resolve("M3GNet", models_folder)), structures=[structure], energies=np.array([-3.0]))
     with pytest.raises(PropertyUnavailable, match=r"formation energy of Cf1: no reference energy for Cf"):
         FormationEnergy().evaluate([structure], context)
+
+
+def test_hull_file_is_carried_to_the_newer_scale(tmp_path):
+    from typer import Typer
+    from typer.testing import CliRunner
+
+    from al_crystal.stability import Hull
+    from oracles.convert_hull import main
+
+    application = Typer()
+    application.command()(main)
+    (tmp_path / "old.csv").write_text("reduced_formula_sorted,e_form_min\nCdSe,-0.6\nNaN,0.3\nCfO2,-3\n")
+    result = CliRunner().invoke(application, [str(tmp_path / "old.csv"), str(tmp_path / "new.csv")])
+    assert result.exit_code == 0, result.output
+    assert "1 formulas left out, such as CfO2" in result.output
+    hull = Hull.from_file(tmp_path / "new.csv", MP2020)
+    assert len(hull) == 2
+    assert hull.energies([{"Cd": 1, "Se": 1}]) == pytest.approx(convert({"Cd": 1, "Se": 1}, -0.6, MP2018, MP2020), abs=1e-4)
