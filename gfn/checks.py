@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 from math import cos, gcd, prod, radians, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from al_crystal.crystal import cell_volume, expected_volume_per_atom
 from gfn.chemistry import LARGEST_EXPANSION, Element, chemistry
@@ -18,7 +19,7 @@ from gfn.wyckoff import fits
 
 if TYPE_CHECKING:
     from al_crystal.crystal import Crystal
-    from gfn.constraints import ChargeNeutrality, Space
+    from gfn.constraints import ChargeNeutrality, LatticeWindows, Space
 
 TOLERANCE = 2e-4
 """Relative slack on windows: crystals keep their cell to 1e-5."""
@@ -98,18 +99,44 @@ def is_neutral(composition: dict[str, int], rule: ChargeNeutrality, pauling: boo
         return False
     if prod(len(e.states) ** (n if e.mixed_valence else 1) for e, n in zip(facts, counts, strict=True)) > LARGEST_EXPANSION:
         return False
-    sites = [(e, 1) if e.mixed_valence else (e, n) for e, n in zip(facts, counts, strict=True) for _ in range(n if e.mixed_valence else 1)]
-    return _balances([e for e, _ in sites], [n for _, n in sites], pauling)
+    return _balances(facts, counts, pauling, mixed=True)
 
 
-def _balances(facts: list[Element], counts: list[int], pauling: bool) -> bool:
-    for states in itertools.product(*(element.states for element in facts)):
-        if sum(q * n for q, n in zip(states, counts, strict=True)) == 0:
-            cations = [e.electronegativity or 0.0 for e, q in zip(facts, states, strict=True) if q > 0]
-            anions = [e.electronegativity or 0.0 for e, q in zip(facts, states, strict=True) if q < 0]
+def _balances(facts: list[Element], counts: list[int], pauling: bool, mixed: bool = False) -> bool:
+    """Whether some choice of states is neutral: one per element, or with ``mixed`` one per atom of SMACT's mixed-valence elements."""
+    choices: list[Any] = [
+        list(itertools.combinations_with_replacement(element.states, count))
+        if mixed and element.mixed_valence
+        else [(state,) * count for state in element.states]
+        for element, count in zip(facts, counts, strict=True)
+    ]
+    for states in itertools.product(*choices):
+        if sum(map(sum, states)) == 0:
+            cations = [e.electronegativity or 0.0 for e, ions in zip(facts, states, strict=True) if max(ions) > 0]
+            anions = [e.electronegativity or 0.0 for e, ions in zip(facts, states, strict=True) if min(ions) < 0]
             if not pauling or max(cations) < min(anions):
                 return True
     return False
+
+
+@cache
+def _cells(windows: LatticeWindows) -> LatticeSpace:
+    return LatticeSpace(windows, ())
+
+
+def room(space: Space, crystal: Crystal) -> str | None:
+    """The estimated volume leaves room for edges inside their window, at every angle the windows allow (volumetric decoding)."""
+    windows, system = space.lattice, lattice_system(crystal.space_group)
+    cells = _cells(windows)
+    if not cells.system_feasible[system]:
+        return f"room: the angles {list(windows.angles)} exclude the {LATTICE_SYSTEMS[system]} lattice system"
+    if windows.decoding == "absolute":
+        return None
+    estimate = expected_volume_per_atom(crystal.composition) * crystal.number_of_atoms
+    smallest, largest = cells.estimate[system]
+    if not smallest <= estimate <= largest:
+        return f"room: an estimate of {estimate:.2f} Å3 has no room for edges of {list(windows.lengths)} Å at any allowed angle"
+    return None
 
 
 def lattice(space: Space, crystal: Crystal) -> str | None:
@@ -144,9 +171,6 @@ def _volumetric(space: Space, crystal: Crystal) -> str | None:
     low, high = windows.volume_ratio
     if not low * (1 - TOLERANCE) <= ratio <= high * (1 + TOLERANCE):
         return f"lattice volume_ratio: {ratio:.4f} is outside {low} to {high}"
-    smallest, largest = LatticeSpace(space, space).estimate[lattice_system(crystal.space_group)]
-    if not smallest * (1 - TOLERANCE) <= estimate <= largest * (1 + TOLERANCE):
-        return f"room: an estimated volume of {estimate:.2f} Å3 leaves no room for edges of {windows.lengths} Å at every allowed angle"
     mean = prod(cell[:3]) ** (1 / 3)
     low, high = windows.edge_ratio
     for edge in cell[:3]:
@@ -155,4 +179,4 @@ def _volumetric(space: Space, crystal: Crystal) -> str | None:
     return None
 
 
-CHECKS: tuple[Check, ...] = (space_group, elements, atoms, wyckoff_positions, neutrality, lattice)
+CHECKS: tuple[Check, ...] = (space_group, elements, atoms, wyckoff_positions, neutrality, room, lattice)

@@ -30,7 +30,7 @@ class CrystalEnvironment:
 
     def __init__(self, space: Space, layout: Space | None = None) -> None:
         self.space, self.layout = space, layout or space
-        self.lattice = LatticeSpace(space, self.layout)
+        self.lattice = LatticeSpace(space.lattice, self.layout.elements)
         self.composition = CompositionSpace(space, self.lattice, self.layout)
         feasible = self.composition.group_feasible.copy()
         if not feasible.any():
@@ -96,7 +96,7 @@ def _explain(space: Space) -> str:
         for key, value in change.items():
             fields[key] = fields[key] | value if key == "lattice" else value
         relaxed = Space.model_validate(fields)
-        if CompositionSpace(relaxed, LatticeSpace(relaxed, relaxed), relaxed).group_feasible.any():
+        if CompositionSpace(relaxed, LatticeSpace(relaxed.lattice, relaxed.elements), relaxed).group_feasible.any():
             culprits.append(name)
     groups = (
         f"any of the {len(space.space_groups)} space groups" if len(space.space_groups) > 5 else f"space groups {list(space.space_groups)}"

@@ -13,12 +13,13 @@ The angles of triclinic cells keep volume / (a b c) above ``flatness``: with x, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import cos, radians, sqrt
 
 import numpy as np
 
 from al_crystal.crystal import element_volumes
-from gfn.constraints import LatticeWindows, Space
+from gfn.constraints import LatticeWindows
 from gfn.symmetry import LATTICE_SYSTEMS
 
 DIMENSIONS = 6
@@ -42,7 +43,7 @@ _ABSOLUTE_FREE = ((0, 1, 2, 3, 4, 5), (0, 1, 2, 4), (0, 1, 2), (0, 2), (0, 2), (
 
 
 class LatticeSpace:
-    """Cells inside the windows of a space.
+    """Cells inside some windows, of crystals of some elements.
 
     Attributes:
         free: ``(8, 6)`` bool, the cube coordinates each lattice system leaves free.
@@ -51,11 +52,11 @@ class LatticeSpace:
             (volumetric decoding; otherwise 0 and infinity).
     """
 
-    def __init__(self, space: Space, layout: Space) -> None:
-        self.windows: LatticeWindows = space.lattice
+    def __init__(self, windows: LatticeWindows, elements: Sequence[str]) -> None:
+        self.windows = windows
         self.volumetric = self.windows.decoding == "volumetric"
         volumes = element_volumes()
-        self.element_volumes = np.array([volumes[symbol] for symbol in layout.elements])
+        self.element_volumes = np.array([volumes[symbol] for symbol in elements])
         self.free = np.zeros((len(LATTICE_SYSTEMS), DIMENSIONS), dtype=bool)
         for system, places in enumerate(_VOLUMETRIC_FREE if self.volumetric else _ABSOLUTE_FREE):
             self.free[system, list(places)] = True
@@ -105,7 +106,7 @@ class LatticeSpace:
 
     def _projection(self) -> tuple[float, float] | None:
         """The interval of triclinic alpha for which some beta and gamma exist; the set is convex in the cosines, so one search a side."""
-        alphas = np.linspace(*self.windows.angles, 20001)
+        alphas = np.linspace(*self.windows.angles, 4001)
         low, high = self._beta_interval(np.cos(np.radians(alphas)))
         good = alphas[low < high - 1e-6]
         return (float(good.min()), float(good.max())) if len(good) > 1 else None
