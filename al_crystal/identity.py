@@ -1,4 +1,4 @@
-"""Are two crystals the same? First by id, then by protostructure label, then by StructureMatcher."""
+"""Are two crystals the same? Proposed ones by their id, relaxed ones by formula and then by StructureMatcher."""
 
 from __future__ import annotations
 
@@ -30,14 +30,6 @@ def distinct_structures(structures: Mapping[str, AtomicStructure]) -> dict[str, 
         if same[key] == key:
             kin.append((key, structure))
     return same
-
-
-def protostructure(structure: AtomicStructure) -> str | None:
-    """AFLOW-style label of prototype, Wyckoff letters and chemical system (pymatgen, symmetry by moyopy); None where none is found."""
-    from pymatgen.analysis.prototypes import get_protostructure_label_from_moyopy
-
-    label = get_protostructure_label_from_moyopy(structure.to_pymatgen())
-    return label if isinstance(label, str) and not label.startswith("Invalid") else None
 
 
 class KnownCrystals:

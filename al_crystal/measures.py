@@ -79,5 +79,5 @@ def round_metrics(entry: RoundState, objective: Objective) -> dict[str, Any]:
         },
         "best_desirability": max(everything, default=0.0),
         "median_volume_ratio": float(np.median(volume_ratios)) if volume_ratios else None,
-        "cpu_seconds": sum(label.cost.get("cpu_seconds", 0.0) for label in entry.labels.values()),
+        "cpu_s": sum(label.cost.get("cpu_s", 0.0) for label in entry.labels.values()),
     }

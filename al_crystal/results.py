@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crystal import UNITS
-from .identity import KnownCrystals, distinct_structures, protostructure
+from .identity import KnownCrystals, distinct_structures
 from .measures import desirability_of
 from .stability import Hull, HullFileError, LevelMismatch
 
@@ -54,7 +54,7 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
     """The candidates with their labels, most desirable first.
 
     Columns beside those of ``State.to_frame``: ``desirability``; ``same_as`` (id of the earlier crystal of the same relaxed
-    structure, or empty); ``protostructure``; ``novel`` (not in the campaign's table of known crystals; missing without one);
+    structure, or empty); ``novel`` (not in the campaign's table of known crystals; missing without one);
     ``e_above_hull`` in eV/atom against the hull that the column ``hull`` names; ``hit``: converged, unique, novel and within 0.1
     eV/atom of the hull.
     """
@@ -84,7 +84,6 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
             energy = label.properties.get(ENERGY)
             row["desirability"] = desirability_of(campaign.objective, label)
             row["same_as"] = "" if same[key] == key else same[key]
-            row["protostructure"] = protostructure(label.structure)
             row["novel"] = None if known is None else not known.knows(label.relaxed)
             if hull is not None and energy is not None:
                 row["e_above_hull"] = _above(hull, label.relaxed, energy)
@@ -120,7 +119,7 @@ def write_results(campaign: Campaign, state: State, terminal: Terminal, best: in
     for _, row in good.iterrows():
         values = (f"{row[columns[name]]:.3f}" for name in names)
         rows.append([row["formula"], f"{row['relaxed_space_group_number']:.0f}", row["arm"], f"{row['desirability']:.3f}", *values])
-    headings = ["crystal", "group", "arm", "desirability", *(f"{name} ({UNITS.get(name, '')})" for name in names)]
+    headings = ["crystal", "group", "arm", "desirability", *(f"{name.removesuffix('_per_atom')} ({UNITS.get(name, '')})" for name in names)]
     title = f"best of {(table['status'] == 'ok').sum()} converged crystals; e_above_hull against {table['hull'].iloc[0]}"
     terminal.table(title, headings, rows)
     cifs = [path for path in files if path.suffix == ".cif"]

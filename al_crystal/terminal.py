@@ -25,6 +25,8 @@ class Terminal:
         from rich.console import Console
 
         self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = 160  # a log has no edge to fit into
         self._start = time.monotonic()
 
     def line(self, text: str, style: str = "") -> None:

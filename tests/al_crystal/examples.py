@@ -43,5 +43,5 @@ def label(item: Crystal, status: str = "ok", energy: float = -1.05, gap: float =
         proposal_properties={"formation_energy_per_atom": Value(value=energy + 0.1, level_of_theory=LEVEL)},
         relaxed=item,
         structure=structure,
-        cost={"cpu_seconds": 1.0},
+        cost={"cpu_s": 1.0},
     )

@@ -4,7 +4,7 @@ import pandas as pd
 from pymatgen.core import Lattice, Structure
 
 from al_crystal.crystal import AtomicStructure, Crystal
-from al_crystal.identity import KnownCrystals, distinct_structures, protostructure
+from al_crystal.identity import KnownCrystals, distinct_structures
 
 
 def _rock_salt(edge: float, cation: str = "Na") -> Structure:
@@ -21,13 +21,6 @@ def test_the_same_structure_in_another_cell_is_the_same():
     same = distinct_structures(structures)
     assert same["primitive"] == "conventional"
     assert [key for key, first in same.items() if key == first] == ["conventional", "caesium chloride", "other metal"]
-
-
-def test_protostructure_names_prototype_and_elements():
-    label = protostructure(AtomicStructure.from_pymatgen(_rock_salt(5.64)))
-    assert label is not None
-    assert label.startswith("AB_cF8_225")
-    assert label.endswith("Cl-Na")
 
 
 def test_known_crystals_are_told_by_formula_and_group(tmp_path):
