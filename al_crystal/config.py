@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gfn.constraints import Space
 from gfn.settings import SamplerSettings
-from oracles.settings import EngineSettings, OracleSettings
+from oracles.engine_settings import EngineSettings, LocalSettings
+from oracles.settings import OracleSettings
 from surrogates.settings import SurrogateSettings
 
 from .objective import Objective
+from .promotion import PromotionRule
 
 PREDICTED_PROPERTIES = ("formation_energy_per_atom", "band_gap")
 """Properties that the surrogate predicts (``surrogates.tables.PROPERTIES``, which is not imported here: it needs torch)."""
@@ -78,7 +80,8 @@ class Campaign(_Section):
     surrogate: SurrogateSettings = Field(default_factory=SurrogateSettings, description="the ensemble and its retraining")
     selection: SelectionSettings = Field(default_factory=SelectionSettings)
     oracles: OracleSettings = Field(default_factory=OracleSettings, description="positions, relaxation and labelled properties")
-    engine: EngineSettings = Field(default_factory=EngineSettings, description="where labels are computed")
+    engine: EngineSettings = Field(default_factory=LocalSettings, description="where labels are computed")
+    promotion: tuple[PromotionRule, ...] = Field(default=(), description="which crystals go on to DFT, after each round")
     stability: StabilitySettings = Field(default_factory=StabilitySettings)
 
     @field_validator("objective")
@@ -90,6 +93,14 @@ class Campaign(_Section):
                 raise ValueError(f"no surrogate predicts {name!r}; allowed: {', '.join(allowed)}{_suggest(name, allowed)}")
         return objective
 
+    @field_validator("promotion")
+    @classmethod
+    def _one_rule_a_level(cls, rules: tuple[PromotionRule, ...]) -> tuple[PromotionRule, ...]:
+        names = [rule.name for rule in rules]
+        if len(set(names)) < len(names):
+            raise ValueError(f"one rule for each level of theory, given {', '.join(names)}")
+        return rules
+
     @property
     def folder(self) -> Path:
         """Where the run lives."""
@@ -97,14 +108,14 @@ class Campaign(_Section):
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that name the experiment: all that decides a result, so not ``output``, ``engine`` or ``rounds``."""
-        content = self.model_dump(mode="json", exclude={"output", "engine", "rounds", "retries", "description"})
+        """16 hexadecimal digits that name the experiment: all that decides a result, so not ``output``, ``engine``, ``rounds`` or ``promotion``."""
+        content = self.model_dump(mode="json", exclude={"output", "engine", "rounds", "retries", "description", "promotion"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 Location = tuple[str | int, ...]
-REPLACED_WHOLE = {("objective", "targets")}
-"""Mappings that a file which extends another states anew: a campaign wants the targets it names and no others."""
+REPLACED_WHOLE = {("objective", "targets"), ("engine",)}
+"""Mappings that a file which extends another states anew: the targets it names and no others, an engine without its parent's."""
 
 
 class _Source:

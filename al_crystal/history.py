@@ -43,11 +43,12 @@ class Picks(Noun):
 
 
 class Labelled(Noun):
-    """One label of one attempt."""
+    """One label of one attempt; with ``promotion``, of the level of theory that this rule promotes to."""
 
     round: int
     attempt: int
     label: Label
+    promotion: str | None = None
 
 
 class Round(Noun):
@@ -71,6 +72,8 @@ class RoundState:
     """Last label by crystal id."""
     attempts: dict[str, int] = field(default_factory=dict)
     """Attempts made by crystal id."""
+    promoted: dict[str, dict[str, Labelled]] = field(default_factory=dict)
+    """Last labelled line by promotion and crystal id."""
     metrics: dict[str, Any] | None = None
 
     def missing(self, retries: int = 0) -> list[tuple[Crystal, int]]:
@@ -109,6 +112,9 @@ class State:
             entry = self.rounds[line.round]
             if all(candidate.id != line.label.crystal_id for candidate in entry.candidates):
                 raise HistoryError(f"a label of crystal {line.label.crystal_id}, which was not picked in round {line.round}")
+            if line.promotion is not None:
+                entry.promoted.setdefault(line.promotion, {})[line.label.crystal_id] = line
+                return
             entry.labels[line.label.crystal_id] = line.label
             entry.attempts[line.label.crystal_id] = line.attempt + 1
         elif isinstance(line, Round):
@@ -174,6 +180,11 @@ class State:
                     row |= {f"labelled_{name}": value.value for name, value in label.properties.items()}
                     row |= {f"proposal_{name}": value.value for name, value in label.proposal_properties.items()}
                     row |= {f"cost_{name}": value for name, value in label.cost.items()}
+                for promotion, lines in entry.promoted.items():
+                    if candidate.id in lines:
+                        higher = lines[candidate.id].label
+                        row[f"{promotion}_status"] = higher.status
+                        row |= {f"{promotion}_{name}": value.value for name, value in higher.properties.items()}
                 rows.append(row)
         return pd.DataFrame(rows)
 

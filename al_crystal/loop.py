@@ -6,12 +6,14 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gfn.sampler import Sampler
 from gfn.trainer import Trainer
+from oracles.dft.labelling import DftLabeller
+from oracles.engine_queue import StillRunning
 from oracles.engines import make_engine
 from oracles.labelling import Labeller
 from surrogates.ensemble import Ensemble
@@ -19,13 +21,15 @@ from surrogates.training import fine_tune
 
 from .acquisition import acquisition_function, choose
 from .beliefs import Beliefs
-from .crystal import Candidate, Crystal, CrystalBatch, crystals_from_frame, crystals_to_frame
+from .crystal import Candidate, Crystal, CrystalBatch, Label, crystals_from_frame, crystals_to_frame
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
+from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
     from gfn.environment import CrystalEnvironment
+    from oracles.engines import CanLabel, Task
     from oracles.potentials import PotentialRecord
 
     from .config import Campaign
@@ -36,18 +40,29 @@ class Loop:
     """A campaign at work: what it was given, and a history that says how far it has come."""
 
     def __init__(
-        self, campaign: Campaign, environment: CrystalEnvironment, potential: PotentialRecord, history: History, terminal: Terminal
+        self,
+        campaign: Campaign,
+        environment: CrystalEnvironment,
+        potential: PotentialRecord,
+        history: History,
+        terminal: Terminal,
+        once: bool = False,
     ) -> None:
+        """``once``: do not wait for jobs of a queue, raise ``StillRunning`` instead."""
         self.campaign, self.environment, self.potential = campaign, environment, potential
-        self.history, self.terminal = history, terminal
+        self.history, self.terminal, self.once = history, terminal, once
+        self.engine = make_engine(campaign.engine, history.folder / "tasks")
 
     def run(self) -> None:
         """Do whatever the history does not have yet, until every round is closed."""
+        for number in range(self.history.state.closed_rounds):
+            self.promote(number)  # rules that were added since
         for number in range(self.history.state.closed_rounds, self.campaign.rounds):
             if number == len(self.history.state.rounds):
                 beliefs = Beliefs(self.surrogate(number), self.campaign.objective)
                 self.history.append(self.pick(number, beliefs))
             self.label(number)
+            self.promote(number)
             self.surrogate(number + 1)
             self.close(number)
 
@@ -107,19 +122,57 @@ class Loop:
     def label(self, number: int) -> None:
         """Label what the round has picked and not labelled yet; every label is in the history before the next is waited for."""
         entry = self.history.state.rounds[number]
-        engine = make_engine(self.campaign.engine)
         labeller = Labeller(self.campaign.oracles, self.potential, self.campaign.seed)
-        formulas = {candidate.id: candidate.crystal.formula for candidate in entry.candidates}
-        total = len(entry.candidates)
-        with self.terminal.bar(f"round {number}: labelling", total) as bar:
-            while tasks := entry.missing(self.campaign.retries):
-                bar(total - len(tasks))
-                attempts = {crystal.id: attempt for crystal, attempt in tasks}
-                for label in engine.run(labeller, tasks):
-                    self.history.append(Labelled(round=number, attempt=attempts[label.crystal_id], label=label))
-                    bar(len(entry.labels), f"{formulas[label.crystal_id]} {label.status}")
+        self.work(number, "labelling", labeller, lambda: entry.missing(self.campaign.retries), Labelled)
         counts = Counter(label.status for label in entry.labels.values())
         self.terminal.line(f"round {number}: labelled " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
+
+    def promote(self, number: int) -> None:
+        """Label the best of a round once more, by density-functional theory, as the campaign's rules say."""
+        entry, retries = self.history.state.rounds[number], self.campaign.retries
+        for rule in self.campaign.promotion:
+            promoted = chosen(rule, self.campaign, self.history.state, number)
+            labeller = DftLabeller(settings=rule.to, geometry=self.potential.level_of_theory)
+            elements = self.references(rule, labeller, {symbol for one in promoted for symbol in one.structure.species})
+
+            def line(round: int, attempt: int, label: Label, name: str = rule.name, elements: Any = elements) -> Labelled:
+                return Labelled(round=round, attempt=attempt, label=with_formation_energy(label, elements), promotion=name)
+
+            self.work(number, rule.name, labeller, lambda rule=rule, chosen=promoted: missing(rule, entry, chosen, retries), line)  # type: ignore[misc]
+            good = sum(found.label.status == "ok" for found in entry.promoted.get(rule.name, {}).values())
+            self.terminal.line(f"round {number}: promoted {len(promoted)} to {rule.name}, {good} ok")
+
+    def references(self, rule: PromotionRule, labeller: DftLabeller, symbols: set[str]) -> dict[str, Label] | None:
+        """The labels of the elements at a rule's level, computed where they are not yet; None where they are withheld."""
+        if rule.to.references == "withhold":
+            return None
+        folder = self.history.folder / "references" / rule.name
+        return references(symbols, folder, self.campaign.retries, lambda tasks: self.compute(labeller, tasks))
+
+    def work(self, number: int, what: str, labeller: CanLabel, tasks: Callable[[], Sequence[Task]], line: Callable[..., Labelled]) -> None:
+        """Compute what ``tasks`` says is missing, and append a line for each label as it comes."""
+        total = len(tasks())
+        with self.terminal.bar(f"round {number}: {what}", total) as bar:
+            while missing := tasks():
+                bar(total - len(missing))
+                attempts = {one.id: attempt for one, attempt in missing}
+                for label in self.compute(labeller, missing):
+                    self.history.append(line(round=number, attempt=attempts[label.crystal_id], label=label))
+                    bar(total - len(tasks()), f"{label.crystal_id} {label.status}")
+
+    def compute(self, labeller: CanLabel, tasks: Sequence[Task]) -> Iterator[Label]:
+        """The labels of the tasks, as they come; with ``once`` those that are there.
+
+        Raises:
+            StillRunning: with ``once``, after the labels that are there.
+        """
+        if not self.once:
+            yield from self.engine.run(labeller, tasks)
+            return
+        labels, out = self.engine.advance(labeller, tasks)
+        yield from labels
+        if out:
+            raise StillRunning(out)
 
     def close(self, number: int) -> None:
         """Measure the round and write the line that closes it."""

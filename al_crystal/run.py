@@ -20,9 +20,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def run(
     campaign_file: Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="the campaign file, such as campaigns/solar_bg.yaml")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the campaign, its space and its weights; write nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the campaign, its space, weights and queue; write nothing")] = False,
+    once: Annotated[bool, typer.Option("--once", help="collect, advance, submit, and exit with 3 while jobs run (for cron)")] = False,
 ) -> None:
     """Run a campaign of active learning. The same command again goes on where the last one stopped."""
+    from oracles.engine_queue import EngineUnavailable, StillRunning
+
     from .config import ConfigError, load
     from .history import HistoryError
 
@@ -34,10 +37,13 @@ def run(
         if dry_run:
             typer.echo(f"{campaign_file}: ready to run in {campaign.folder}; potential {potential.name}: {potential.reason}")
             return
-        execute(campaign, environment, potential)
-    except (ConfigError, HistoryError) as error:
+        execute(campaign, environment, potential, once)
+    except (ConfigError, HistoryError, EngineUnavailable) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    except StillRunning as running:
+        typer.echo(f"{running} jobs run on; the same command collects them and goes on")
+        raise typer.Exit(3) from None
     except KeyboardInterrupt:
         typer.echo("stopped; every label is kept, and the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -47,7 +53,8 @@ def prepare(campaign: Campaign, campaign_file: Path) -> tuple[CrystalEnvironment
     """Build the space and find the potential, before anything is written.
 
     Raises:
-        ConfigError: nothing valid is left of the space; the weights cannot be had, are broken or fail the self-test.
+        ConfigError: nothing valid is left of the space; the engine or a DFT code is unusable here; the weights cannot be had, are
+            broken or fail the self-test.
     """
     from gfn.constraints import EmptySpace
     from gfn.environment import CrystalEnvironment
@@ -60,6 +67,8 @@ def prepare(campaign: Campaign, campaign_file: Path) -> tuple[CrystalEnvironment
         environment = CrystalEnvironment(campaign.space)
     except EmptySpace as error:
         raise ConfigError(f"{campaign_file}: `space` leaves no crystal: {error}") from None
+    if obstacles := _obstacles(campaign):
+        raise ConfigError("\n".join(f"{campaign_file}: {obstacle}" for obstacle in obstacles))
     start = read(campaign.folder / "history.jsonl").start
     try:
         potential = resolve(campaign.oracles.potential, campaign.oracles.models)
@@ -76,7 +85,16 @@ def prepare(campaign: Campaign, campaign_file: Path) -> tuple[CrystalEnvironment
         raise ConfigError(f"{campaign_file}: `oracles.potential`: {error}") from None
 
 
-def execute(campaign: Campaign, environment: CrystalEnvironment, potential: PotentialRecord) -> None:
+def _obstacles(campaign: Campaign) -> list[str]:
+    """What stands in the way of the engine and of the promotions on this machine."""
+    from oracles.engines import make_engine
+
+    from .promotion import problems
+
+    return [*make_engine(campaign.engine, campaign.folder / "tasks").problems(), *problems(campaign)]
+
+
+def execute(campaign: Campaign, environment: CrystalEnvironment, potential: PotentialRecord, once: bool = False) -> None:
     """Open the history, run what is missing, and write the results."""
     from .history import History, Start
     from .loop import Loop
@@ -96,7 +114,7 @@ def execute(campaign: Campaign, environment: CrystalEnvironment, potential: Pote
                 f"campaign {campaign.name} ({campaign.hash}): going on with {history.state.closed_rounds} rounds and {done} labels"
             )
         terminal.line(f"potential {potential.name}: {potential.reason}")
-        Loop(campaign, environment, potential, history, terminal).run()
+        Loop(campaign, environment, potential, history, terminal, once).run()
         write_results(campaign, history.state, terminal)
 
 
@@ -112,7 +130,7 @@ def _check_folder(campaign: Campaign) -> None:
     if start is not None and start.campaign != campaign.hash:
         raise ConfigError(
             f"{folder}: holds another campaign ({start.campaign}, this one is {campaign.hash})\n"
-            f"  allowed: the campaign it began with (see {folder / 'campaign.yaml'}); only rounds, retries and engine may change\n{fix}"
+            f"  allowed: the campaign it began with (see {folder / 'campaign.yaml'}); rounds, retries, engine and promotion may change\n{fix}"
         )
     strangers = sorted({path.name for path in folder.iterdir()} - {"history.jsonl", "lock", "campaign.yaml", "manifest.json"})
     if start is None and strangers:

@@ -7,24 +7,38 @@ wrong.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from typing import TYPE_CHECKING, Any, Protocol
 
-from al_crystal.crystal import Crystal, Label
-from oracles.settings import EngineSettings
+from al_crystal.crystal import Label
+from oracles.engine_settings import EngineSettings, InlineSettings, LocalSettings, SlurmSettings
 
 if TYPE_CHECKING:
-    from oracles.labelling import Labeller
+    from pathlib import Path
 
-Task = tuple[Crystal, int]
-"""A crystal and the number of the attempt at its label."""
+
+class Identified(Protocol):
+    """What is labelled: a :class:`~al_crystal.crystal.Crystal`, or a structure on its way to the next level of theory."""
+
+    @property
+    def id(self) -> str:
+        """The id that its label carries."""
+        ...
+
+
+Task = tuple[Any, int]
+"""What to label (:class:`Identified`) and the number of the attempt at it."""
 
 
 class CanLabel(Protocol):
-    """What an engine runs: :class:`oracles.labelling.Labeller`, or anything picklable that labels one crystal."""
+    """What an engine runs: a pydantic model or dataclass (queues write it as JSON), picklable, that labels one thing at a time.
 
-    def label(self, crystal: Crystal, attempt: int = 0) -> Label:
+    :class:`oracles.labelling.Labeller` labels crystals, :class:`oracles.dft.labelling.DftLabeller` relaxed structures.
+    """
+
+    def label(self, crystal: Any, attempt: int = 0, /) -> Label:
         """The label of a crystal; raising makes it a ``failed`` one."""
         ...
 
@@ -36,13 +50,47 @@ class Engine(Protocol):
         """One label per task, in the order in which they are done."""
         ...
 
+    def advance(self, labeller: CanLabel, tasks: Iterable[Task]) -> tuple[Iterable[Label], int]:
+        """Labels that are done, and how many tasks go on without the driver (none, unless the engine is a queue)."""
+        ...
 
-def make_engine(settings: EngineSettings) -> Engine:
-    """The engine that the settings name."""
-    return InlineEngine() if settings.kind == "inline" else LocalEngine(settings)
+    def problems(self) -> list[str]:
+        """What stands in the way of this engine here, each with its fix; empty when nothing does."""
+        ...
 
 
-class InlineEngine:
+def make_engine(settings: EngineSettings, folder: Path) -> Engine:
+    """The engine that the settings name; queues keep one subfolder of ``folder`` per task."""
+    if isinstance(settings, InlineSettings):
+        return InlineEngine()
+    if isinstance(settings, LocalSettings):
+        return LocalEngine(settings)
+    if isinstance(settings, SlurmSettings):
+        from oracles.engine_slurm import SlurmEngine
+
+        return SlurmEngine(settings, folder)
+    from oracles.engine_jobflow_remote import JobflowRemoteEngine
+
+    return JobflowRemoteEngine(settings, folder)
+
+
+class _WithoutQueue(ABC):
+    """Engines whose work ends with the driver."""
+
+    @abstractmethod
+    def run(self, labeller: CanLabel, tasks: Iterable[Task]) -> Iterator[Label]:
+        """See :meth:`Engine.run`."""
+
+    def advance(self, labeller: CanLabel, tasks: Iterable[Task]) -> tuple[Iterable[Label], int]:
+        """All labels, one by one: nothing goes on without the driver."""
+        return self.run(labeller, tasks), 0
+
+    def problems(self) -> list[str]:
+        """None: Python is all it needs."""
+        return []
+
+
+class InlineEngine(_WithoutQueue):
     """One crystal after another in this process: an exception becomes a ``failed`` label, a crash ends the process."""
 
     def run(self, labeller: CanLabel, tasks: Iterable[Task]) -> Iterator[Label]:
@@ -51,14 +99,14 @@ class InlineEngine:
             try:
                 label = labeller.label(crystal, attempt)
             except Exception as error:  # the campaign goes on, whatever an oracle raises
-                label = failed(crystal, attempt, _one_line(error))
-            yield _signed(label, {"kind": "inline", "process": os.getpid()})
+                label = failed(crystal, attempt, one_line(error))
+            yield signed(label, {"kind": "inline", "process": os.getpid()})
 
 
-class LocalEngine:
+class LocalEngine(_WithoutQueue):
     """Worker processes that load the models once and take one crystal at a time, with limits of time and memory for each."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: LocalSettings) -> None:
         """``settings``: workers, time_limit_s, memory_limit_gb."""
         self.settings = settings
 
@@ -87,7 +135,7 @@ class LocalEngine:
             pool.stop()
             pool.join()
 
-    def _collect(self, future: Any, crystal: Crystal, attempt: int) -> Label:
+    def _collect(self, future: Any, crystal: Identified, attempt: int) -> Label:
         """The worker's label, or a ``failed`` one that says how the worker came to its end."""
         from pebble import ProcessExpired
 
@@ -101,11 +149,11 @@ class LocalEngine:
         elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             reason = f"out of memory at the limit of {self.settings.memory_limit_gb:g} GB"
         else:
-            reason = _one_line(error)
-        return _signed(failed(crystal, attempt, reason), {"kind": "local"})
+            reason = one_line(error)
+        return signed(failed(crystal, attempt, reason), {"kind": "local"})
 
 
-def failed(crystal: Crystal, attempt: int, reason: str) -> Label:
+def failed(crystal: Identified, attempt: int, reason: str) -> Label:
     """A label that says why there is none; it may be tried again with the next attempt number."""
     return Label(crystal_id=crystal.id, status="failed", reason=reason, provenance={"attempt": attempt})
 
@@ -128,12 +176,13 @@ def prepare_worker(memory_limit_gb: float, parent: int) -> None:
     torch.set_num_threads(1)
 
 
-def work(labeller: Labeller, crystal: Crystal, attempt: int) -> Label:
+def work(labeller: CanLabel, crystal: Identified, attempt: int) -> Label:
     """What a worker does."""
-    return _signed(labeller.label(crystal, attempt), {"kind": "local", "process": os.getpid()})
+    return signed(labeller.label(crystal, attempt), {"kind": "local", "process": os.getpid()})
 
 
-def _signed(label: Label, engine: dict[str, Any]) -> Label:
+def signed(label: Label, engine: dict[str, Any]) -> Label:
+    """The label with the engine that computed it."""
     return label.model_copy(update={"provenance": label.provenance | {"engine": engine}})
 
 
@@ -148,6 +197,7 @@ def _signal_name(exit_code: int | None) -> str:
         return ""
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An exception as a reason: its type and the first line of its message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

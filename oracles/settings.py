@@ -48,16 +48,16 @@ class PositionSettings(Settings):
     """How hard to look for the arrangement of the atoms."""
 
     enumerated_ways: int = Field(default=3000, ge=1, description="most ways to occupy the Wyckoff positions that are listed")
-    ways: int = Field(default=40, ge=1, description="of these, ways that are tried (drawn by likelihood)")
-    candidates: int = Field(default=96, ge=1, description="arrangements ranked by a static energy")
-    draws_per_candidate: int = Field(default=16, ge=1, description="random draws of which the least crowded becomes a candidate")
-    closest_approach: float = Field(default=0.6, gt=0, description="least distance over the shortest one known of the element pair")
+    ways: int = Field(default=250, ge=1, description="of these, ways that are tried (drawn by likelihood)")
+    candidates: int = Field(default=600, ge=1, description="arrangements ranked by a static energy")
+    draws_per_candidate: int = Field(default=8, ge=1, description="random draws of which the least crowded becomes a candidate")
+    closest_approach: float = Field(default=0.45, gt=0, description="least distance over the shortest one known of the element pair")
     heats: tuple[Heat, ...] = Field(
-        default=(Heat(runners=32, steps=5), Heat(runners=12, steps=10)),
+        default=(Heat(runners=64, steps=5), Heat(runners=24, steps=8), Heat(runners=10, steps=12)),
         min_length=1,
         description="heats of the race",
     )
-    relaxed: int = Field(default=4, ge=1, description="arrangements that are relaxed to the end")
+    relaxed: int = Field(default=5, ge=1, description="arrangements that are relaxed to the end")
     time_limit_s: float = Field(default=10.0, gt=0, description="drawing stops after this many seconds")
 
 
@@ -80,12 +80,3 @@ class OracleSettings(Settings):
     properties: tuple[PropertyOracle, ...] = Field(
         default=(FormationEnergy(), BandGap(), Density()), description="properties of the relaxed crystal, each an oracle with its knobs"
     )
-
-
-class EngineSettings(Settings):
-    """The YAML section ``engine``: where labels are computed; it never changes what they are."""
-
-    kind: Literal["inline", "local"] = Field(default="local", description="inline: in this process; local: in worker processes")
-    workers: int = Field(default=2, ge=1, description="worker processes (local)")
-    time_limit_s: float = Field(default=600.0, gt=0, description="a crystal that takes longer is failed, wall seconds (local)")
-    memory_limit_gb: float = Field(default=6.0, gt=0, description="memory that a worker may allocate, GB (local)")

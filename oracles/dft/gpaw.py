@@ -90,8 +90,8 @@ class GpawStaticMaker(AseRelaxMaker):
         from ase.dft.bandgap import bandgap
 
         structure = _with_moments(mol_or_struct, self.spin)
-        document = AseTaskDoc.to_mol_or_struct_metadata_doc("gpaw", self.run_ase(structure), self.steps, relax_cell=False)
-        calculator = self.calculator
+        document: Any = AseTaskDoc.to_mol_or_struct_metadata_doc("gpaw", self.run_ase(structure), self.steps, relax_cell=False)
+        calculator: Any = self.calculator
         polarised = calculator.get_number_of_spins() == 2
         return StaticResult(
             energy=document.output.energy,
@@ -116,7 +116,7 @@ def problems(settings: GpawSettings, elements: frozenset[str]) -> list[str]:
     """What stands in the way of GPAW here; empty when it can calculate crystals of these elements."""
     if importlib.util.find_spec("gpaw") is None:
         return [
-            "GPAW is not installed in this environment\n  fix: rigs/gpaw.sh .venv (or pip install gpaw gpaw-data), or take the promotion out"
+            "GPAW is not installed in this environment\n  fix: rigs/gpaw.sh .venv (pip install gpaw gpaw-data), or take the promotion out"
         ]
     from gpaw import setup_paths
 

@@ -30,7 +30,7 @@ class Promoted(Noun):
     id: str
     structure: AtomicStructure
     relaxed: Crystal | None = None
-    reference_of: str | None = Field(None, description="the element whose reference state this is, if it is one")
+    reference_of: str | None = Field(default=None, description="the element whose reference state this is, if it is one")
 
 
 class DftLabeller(BaseModel):
@@ -56,7 +56,7 @@ class DftLabeller(BaseModel):
             "attempt": attempt,
             "versions": {name: version(name) for name in ("atomate2", "jobflow", "pymatgen", *_codes(self.settings))},
         }
-        common = {"crystal_id": promoted.id, "provenance": provenance}
+        common: dict[str, Any] = {"crystal_id": promoted.id, "provenance": provenance}
         if len(structure) > self.settings.max_atoms:
             reason = f"{len(structure)} atoms in the primitive cell, {self.settings.max_atoms} allowed (max_atoms)"
             return Label(status="rejected", reason=reason, **common)

@@ -12,14 +12,15 @@ from al_crystal.crystal import AtomicStructure, Value
 from oracles.dft.settings import VaspSettings
 
 if TYPE_CHECKING:
-    from jobflow import Flow, Maker
+    from atomate2.vasp.flows.mp import MPGGADoubleRelaxStaticMaker, MPMetaGGADoubleRelaxStaticMaker
+    from jobflow import Flow
     from pymatgen.core import Structure
 
 STATIC = "static"
 BAND_STRUCTURE = "band structure"
 
 
-def relax_static_maker(settings: VaspSettings) -> Maker:
+def relax_static_maker(settings: VaspSettings) -> MPGGADoubleRelaxStaticMaker | MPMetaGGADoubleRelaxStaticMaker:
     """The Maker of atomate2: two relaxations and a static run, PBE(+U) or r2SCAN, as the Materials Project runs them.
 
     atomate2's core Makers default to PBEsol; these do not.
@@ -38,13 +39,14 @@ def vasp_flow(structure: Structure, settings: VaspSettings) -> Flow:
     from jobflow import Flow
 
     relaxation = relax_static_maker(settings).make(structure)
-    static = relaxation.jobs[-1]
+    static: Any = relaxation.jobs[-1]
     static.name = STATIC
     if settings.gap == "static":
         return Flow([relaxation], output=relaxation.output, name=f"VASP {settings.functional}")
     bands = []
     for mode in ("uniform", "line"):
-        band = NonSCFMaker(name=f"{BAND_STRUCTURE} {mode}").make(static.output.structure, prev_dir=static.output.dir_name, mode=mode)
+        maker: Any = NonSCFMaker(name=f"{BAND_STRUCTURE} {mode}")
+        band = maker.make(static.output.structure, prev_dir=static.output.dir_name, mode=mode)
         band.name = f"{BAND_STRUCTURE} {mode}"
         bands.append(band)
     return Flow([relaxation, *bands], output=relaxation.output, name=f"VASP {settings.functional}")
@@ -79,7 +81,7 @@ def write_inputs(structure: Structure, settings: VaspSettings, folder: Path) -> 
     Returns the folders, one per input set (relaxation and static).
     """
     maker = relax_static_maker(settings)
-    steps = {
+    steps: dict[str, Any] = {
         "relax_1": maker.relax_maker.relax_maker1,  # type: ignore[attr-defined]
         "relax_2": maker.relax_maker.relax_maker2,  # type: ignore[attr-defined]
         "static": maker.static_maker,  # type: ignore[attr-defined]
