@@ -28,8 +28,8 @@ from al_crystal.seeds import rng
 
 QUANTILE = 0.02
 LEAST_STRUCTURES = 8
-RANGE = 5.0  # Å, within which pairs are looked at
-WAYS_FITTED = 2000  # structures that the logit is fitted on
+RANGE = 4.5  # Å, within which pairs are looked at
+WAYS_FITTED = 1000  # structures that the logit is fitted on
 WAYS_LISTED = 500  # ways listed per structure
 
 
@@ -37,7 +37,7 @@ def conventional_structures(folder: Path, folds: frozenset[int], exclude: str = 
     """Standardised conventional cells with their orbits.
 
     Yields:
-        id, group, lattice (rows, Å), positions (fractional), numbers, and orbits: (atomic number, Wyckoff letter, multiplicity) each.
+        id, group, lattice (rows, Å), positions (fractional), numbers, and orbits: (symbol, Wyckoff letter, multiplicity) each.
     """
     import spglib
     from pymatgen.core import Lattice
@@ -59,13 +59,10 @@ def conventional_structures(folder: Path, folds: frozenset[int], exclude: str = 
             found: Any = spglib.get_symmetry_dataset(cell, symprec=0.01)
             if found is None:
                 continue
-            standard: Any = (found.std_lattice, found.std_positions, found.std_types)
-            again: Any = spglib.get_symmetry_dataset(standard, symprec=0.01)
-            if again is None or again.number != found.number:
-                continue
+            scale = len(found.std_types) / len(row["sp"])  # the conventional cell holds more atoms than the cell given, or fewer
             orbits: dict[int, list[Any]] = {}
-            for orbit, letter, number in zip(again.crystallographic_orbits, again.wyckoffs, found.std_types, strict=True):
-                orbits.setdefault(int(orbit), [int(number), letter, 0])[2] += 1
+            for orbit, letter, symbol in zip(found.crystallographic_orbits, found.wyckoffs, row["sp"], strict=True):
+                orbits.setdefault(int(orbit), [symbol, letter, 0.0])[2] += scale
             yield {
                 "id": row["id"],
                 "group": int(found.number),
@@ -118,11 +115,11 @@ def way_coefficients(structures: list[dict[str, Any]]) -> tuple[dict[str, float]
         structure = structures[index]
         sites = group_sites(structure["group"]).sites
         place = {site.letter: number for number, site in enumerate(sites)}
-        if any(sites[place[letter]].multiplicity != count for _, letter, count in structure["orbits"]) or len(structure["numbers"]) > 40:
+        whole = all(sites[place[letter]].multiplicity == round(count) for _, letter, count in structure["orbits"])
+        if not whole or len(structure["numbers"]) > 40:
             continue
-        true = Assignment(
-            structure["group"], tuple(sorted((ELEMENTS[number - 1], place[letter]) for number, letter, _ in structure["orbits"]))
-        )
+        occupied = sorted((symbol, place[letter]) for symbol, letter, _ in structure["orbits"])
+        true = Assignment(structure["group"], tuple(occupied))
         composition = Counter(ELEMENTS[number - 1] for number in structure["numbers"].tolist())
         listed = assignments(structure["group"], composition, WAYS_LISTED, rng(0, 0, "fit_positions", int(index) + 1))
         others = [way for way in listed if tuple(sorted(way.occupied)) != true.occupied]

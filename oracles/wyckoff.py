@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -24,6 +25,9 @@ PRIMITIVE_VECTORS: dict[str, list[list[float]]] = {
     "R": [[2 / 3, 1 / 3, 1 / 3], [-1 / 3, 1 / 3, 1 / 3], [-1 / 3, -2 / 3, 1 / 3]],
 }
 """Rows: primitive lattice vectors in terms of the conventional ones, by centring (obverse setting for R)."""
+
+RESTARTS = 30
+"""How often a sample of ways starts anew from the top of its search tree."""
 
 
 @dataclass(frozen=True)
@@ -167,16 +171,18 @@ def assignments(
     """All ways to put a composition (atoms in the conventional cell) on the Wyckoff positions, or ``limit`` of them at random.
 
     A position without free coordinates holds one set of atoms at most; the others any number. With more than ``limit`` ways, the
-    search visits its branches in random order (``generator``), so that what it returns is a sample.
+    search visits its branches in random order (``generator``) and leaves each after a few, so that what it returns is a sample.
     """
     sites = group_sites(space_group).sites
-    elements = sorted(composition, key=lambda symbol: composition[symbol])
-    found: list[Assignment] = []
-    for occupied in _fill(sites, [(symbol, composition[symbol]) for symbol in elements], frozenset(), generator, [50 * limit]):
-        found.append(Assignment(space_group, tuple(occupied)))
-        if len(found) >= limit:
-            break
-    return found
+    remaining = [(symbol, composition[symbol]) for symbol in sorted(composition, key=lambda symbol: composition[symbol])]
+    every = list(islice(_fill(sites, remaining, frozenset(), None, [20 * limit + 20_000]), limit + 1))
+    if len(every) <= limit or generator is None:
+        return [Assignment(space_group, tuple(occupied)) for occupied in every[:limit]]
+    sampled: set[tuple[tuple[str, int], ...]] = set()
+    for _ in range(RESTARTS):
+        for occupied in islice(_fill(sites, remaining, frozenset(), generator, [20 * limit]), max(1, limit // RESTARTS)):
+            sampled.add(tuple(occupied))
+    return [Assignment(space_group, occupied) for occupied in sorted(sampled)]
 
 
 def _fill(
