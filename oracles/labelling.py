@@ -59,7 +59,7 @@ class Labeller:
             potential = load(self.record)
             generator = rng(self.seed, attempt, "label", int(crystal.id[:12], 16))
             try:
-                found = search(crystal, potential, self.settings.positions, self.settings.relaxation, generator)
+                found = search(crystal, potential, self.settings.search(self.record.name), self.settings.relaxation, generator)
                 label = self._judge(crystal, found, potential, generator)
             except (NoPositions, UnknownElement) as refusal:
                 label = Label(crystal_id=crystal.id, status="rejected", reason=str(refusal))

@@ -61,6 +61,10 @@ class PositionSettings(Settings):
     time_limit_s: float = Field(default=10.0, gt=0, description="drawing stops after this many seconds")
 
 
+SPARE = PositionSettings(ways=12, candidates=24, heats=(Heat(runners=8, steps=5), Heat(runners=4, steps=8)), relaxed=2)
+"""A search for potentials that take ten times as long as M3GNet, whose evaluation on asymmetric units is our own."""
+
+
 class OracleSettings(Settings):
     """The YAML section ``oracles``: all that decides a label, besides the crystal and the campaign's seed."""
 
@@ -75,8 +79,14 @@ class OracleSettings(Settings):
     formation_energy_window: tuple[float, float] = Field(
         default=(-6.0, 5.0), description="a relaxed crystal outside is a hole of the potential and rejected, eV/atom"
     )
-    positions: PositionSettings = Field(default=PositionSettings(), description="the search for the arrangement of the atoms")
+    positions: PositionSettings | None = Field(
+        default=None, description="the search for the arrangement of the atoms; default: thorough with M3GNet, spare with slower potentials"
+    )
     relaxation: RelaxationSettings = Field(default=RelaxationSettings(), description="the relaxation of cell and positions")
     properties: tuple[PropertyOracle, ...] = Field(
         default=(FormationEnergy(), BandGap(), Density()), description="properties of the relaxed crystal, each an oracle with its knobs"
     )
+
+    def search(self, potential: str) -> PositionSettings:
+        """The search for the arrangement of the atoms with the potential of this name."""
+        return self.positions or (PositionSettings() if potential == "M3GNet" else SPARE)
