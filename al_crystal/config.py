@@ -115,7 +115,7 @@ class Campaign(_Section):
 
 Location = tuple[str | int, ...]
 REPLACED_WHOLE = {("objective", "targets"), ("engine",)}
-"""Mappings that a file which extends another states anew: the targets it names and no others, an engine without its parent's."""
+"""Mappings that a file which extends another states anew: the targets and the engine that it names, and nothing of its parent's."""
 
 
 class _Source:

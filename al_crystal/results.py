@@ -123,5 +123,5 @@ def write_results(campaign: Campaign, state: State, terminal: Terminal, best: in
     title = f"best of {(table['status'] == 'ok').sum()} converged crystals; e_above_hull against {table['hull'].iloc[0]}"
     terminal.table(title, headings, rows)
     cifs = [path for path in files if path.suffix == ".cif"]
-    named = [path for path in files if path.suffix != ".cif"] + [cifs[0].parent / f"best-*.cif ({len(cifs)})"] * bool(cifs)
+    named = [path for path in files if path.suffix != ".cif"] + [path.parent / f"best-*.cif ({len(cifs)})" for path in cifs[:1]]
     terminal.line("written: " + ", ".join(str(path) for path in [campaign.folder / "history.jsonl", *named]))

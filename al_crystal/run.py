@@ -130,7 +130,7 @@ def _check_folder(campaign: Campaign) -> None:
     if start is not None and start.campaign != campaign.hash:
         raise ConfigError(
             f"{folder}: holds another campaign ({start.campaign}, this one is {campaign.hash})\n"
-            f"  allowed: the campaign it began with (see {folder / 'campaign.yaml'}); rounds, retries, engine and promotion may change\n{fix}"
+            f"  allowed: the campaign it began with (see {folder / 'campaign.yaml'}); rounds, retries, engine, promotion may change\n{fix}"
         )
     strangers = sorted({path.name for path in folder.iterdir()} - {"history.jsonl", "lock", "campaign.yaml", "manifest.json"})
     if start is None and strangers:
