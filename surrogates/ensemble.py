@@ -103,7 +103,7 @@ class Ensemble:
     @cached_property
     def _fast(self) -> tuple[Network, ...]:
         low = self.precision == "bfloat16" or (self.precision == "auto" and runs_bfloat16())
-        return tuple(network.bfloat16_trunk() if low else network for network in self.networks)
+        return tuple(network.frozen(torch.bfloat16 if low else torch.float32) for network in self.networks)
 
     def predict(self, batch: CrystalBatch, level_of_theory: str | None = None) -> Predictions:
         """Formation energy (eV/atom) and band gap (eV) of crystals in the cells they state, with calibrated uncertainty.
@@ -119,6 +119,9 @@ class Ensemble:
     def predict_rows(self, rows: Rows, level_of_theory: str | None = None, source: torch.Tensor | None = None) -> Predictions:
         """As :meth:`predict`; ``source`` (n,) says where real crystals come from, ``level_of_theory`` as there."""
         level = self._level(level_of_theory)
+        if not len(rows):
+            none = torch.zeros(0, len(PROPERTIES))
+            return Predictions(torch.zeros(self.members, *none.shape), none, none, torch.zeros(0), torch.zeros(0))
         parts = []
         source = torch.zeros(len(rows), dtype=torch.int64) if source is None else source
         with torch.no_grad():

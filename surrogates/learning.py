@@ -97,15 +97,8 @@ def strain_loss(network: Network, batch: Deformations) -> torch.Tensor:
 
 
 def batches(table: Table, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Index batches of one pass in random order; rows of like numbers of elements travel together (less padding)."""
-    order = torch.randperm(len(table), generator=generator)
-    elements = (table.rows.elements > 0).sum(1)
-    chunks: list[torch.Tensor] = []
-    for start in range(0, len(order), 32 * size):
-        part = order[start : start + 32 * size]
-        chunks.extend(part[elements[part].argsort(stable=True)].split(size))
-    for index in torch.randperm(len(chunks), generator=generator).tolist():
-        yield chunks[index]
+    """Index batches of one pass in random order."""
+    yield from torch.randperm(len(table), generator=generator).split(size)
 
 
 def pick(deformed: Deformations, number: int, generator: torch.Generator) -> Deformations:
@@ -144,9 +137,19 @@ def train_network(
 
     Deterministic for a generator state and thread count.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))  # torch's initialisers read the global state only
-        network = Network(settings.network)
+    with torch.random.fork_rng():  # torch's initialisers and dropout read the global state only: lend it one, and give it back
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return _train(table, deformed, settings, generator, progress)
+
+
+def _train(
+    table: Table,
+    deformed: Deformations | None,
+    settings: TrainingSettings,
+    generator: torch.Generator,
+    progress: Callable[[str], None],
+) -> Network:
+    network = Network(settings.network)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     decayed = [p for p in network.parameters() if p.ndim > 1]
     other = [p for p in network.parameters() if p.ndim <= 1]

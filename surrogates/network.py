@@ -35,6 +35,7 @@ class NetworkSettings(BaseModel):
     head_hidden: int = Field(default=96, ge=8, description="hidden numbers of a head")
     cell_hidden: int = Field(default=48, ge=8, description="hidden numbers of the strain network")
     heads: int = Field(default=2, ge=1, description="members that share the trunk")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of the trunk's numbers dropped in pretraining")
 
 
 class Output(NamedTuple):
@@ -61,8 +62,9 @@ class MixingLayer(nn.Module):
     its own ("AFT-simple", Zhai et al., An Attention Free Transformer, 2021): linear in the number of elements, no small products.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
         self.attend = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
@@ -77,7 +79,7 @@ class MixingLayer(nn.Module):
         context = [(k.softmax(dim=1) * v).sum(1, keepdim=True).expand_as(v) for k, v in packed.groups(key, value)]
         mixed = torch.cat([part.reshape(-1, tokens.shape[1]) for part in context])
         tokens = tokens + self.project(gate.sigmoid() * mixed)
-        return tokens + self.contract(functional.silu(self.expand(self.second_norm(tokens))))
+        return tokens + self.contract(self.dropout(functional.silu(self.expand(self.second_norm(tokens)))))
 
 
 class Strain(nn.Module):
@@ -129,6 +131,7 @@ class Network(nn.Module):
     def __init__(self, settings: NetworkSettings, levels: int = 0) -> None:
         super().__init__()
         self.settings = settings
+        self.kept_tables: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         width, hidden, heads, head_hidden = settings.width, settings.hidden, settings.heads, settings.head_hidden
         self.register_buffer("properties", element_table().clone(), persistent=False)
         self.register_buffer("facts", space_group_table().clone(), persistent=False)
@@ -139,8 +142,9 @@ class Network(nn.Module):
         self.space_group_token = nn.Linear(32 + self.facts.shape[1], width)
         self.space_group_crystal = nn.Linear(32 + self.facts.shape[1], hidden)
         self.counts = nn.Linear(COUNT_FEATURES, width)
-        self.layers = nn.ModuleList([MixingLayer(width) for _ in range(settings.layers)])
+        self.layers = nn.ModuleList([MixingLayer(width, settings.dropout) for _ in range(settings.layers)])
         self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(settings.dropout)
         self.source = nn.Embedding(len(SOURCES), hidden)
         self.gather = nn.Linear(2 * width + 4 * count + GLOBAL_FEATURES, hidden)
         self.hidden_norm = nn.LayerNorm(hidden)
@@ -153,19 +157,24 @@ class Network(nn.Module):
         for embedding in (self.element, self.space_group, self.source):
             nn.init.normal_(embedding.weight, std=0.1)
 
+    def tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What is looked up by atomic number (width numbers a row) and by space group (width, hidden)."""
+        groups = torch.cat([self.space_group.weight, self.facts], dim=1)
+        elements = self.element.weight + self.element_properties(self.properties)
+        return elements, self.space_group_token(groups), self.space_group_crystal(groups)
+
     def trunk(self, inputs: Inputs, source: torch.Tensor) -> torch.Tensor:
         """``(n, hidden)`` description of each crystal without its cell; ``source`` is (n,) indices into :data:`SOURCES`."""
         kind = self.counts.weight.dtype
-        elements = self.element.weight + self.element_properties(self.properties)
-        groups = torch.cat([self.space_group.weight, self.facts], dim=1)
-        tokens = elements[inputs.elements] + self.space_group_token(groups)[inputs.space_group[inputs.packed.crystal]]
+        elements, group_tokens, group_crystals = self.kept_tables or self.tables()
+        tokens = elements[inputs.elements] + group_tokens[inputs.space_group[inputs.packed.crystal]]
         tokens = tokens + self.counts(inputs.counts.to(kind))
         for layer in self.layers:
             tokens = layer(tokens, inputs.packed)
         mean, highest = inputs.packed.pool(self.norm(tokens))
-        crystal = self.gather(torch.cat([mean, highest, inputs.crystal.to(kind)], dim=1))
-        crystal = functional.silu(crystal + self.space_group_crystal(groups)[inputs.space_group] + self.source(source))
-        return crystal + functional.silu(self.hidden(self.hidden_norm(crystal)))
+        crystal = self.gather(self.dropout(torch.cat([mean, highest, inputs.crystal.to(kind)], dim=1)))
+        crystal = functional.silu(crystal + group_crystals[inputs.space_group] + self.source(source))
+        return crystal + functional.silu(self.hidden(self.dropout(self.hidden_norm(crystal))))
 
     def cell(self, crystal: torch.Tensor, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Strain energy (eV/atom, 0 where the cell is unknown) and expected log volume ratio, ``(heads, n)`` each."""
@@ -198,11 +207,16 @@ class Network(nn.Module):
         """Append zero corrections for ``number`` further levels of theory."""
         self.level = nn.Parameter(torch.cat([self.level.detach(), torch.zeros(number, *self.level.shape[1:])]))
 
-    def bfloat16_trunk(self) -> Network:
-        """A copy whose trunk computes in bfloat16; the last products and the strain stay in float32, so that no output is rounded."""
-        low = copy.deepcopy(self).to(torch.bfloat16)
+    def frozen(self, dtype: torch.dtype) -> Network:
+        """A copy for predicting only: look-up tables made once, the trunk in ``dtype``.
+
+        The last products and the strain stay in float32, so that no output is rounded to eight bits.
+        """
+        low = copy.deepcopy(self).to(dtype)
         low.strain = copy.deepcopy(self.strain)
-        low.strain.context = low.strain.context.to(torch.bfloat16)
+        low.strain.context = low.strain.context.to(dtype)
         for name in ("head_weight", "head_bias", "level"):
             setattr(low, name, nn.Parameter(getattr(self, name).detach().clone()))
+        with torch.no_grad():
+            low.kept_tables = low.tables()
         return low.eval()

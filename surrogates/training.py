@@ -130,7 +130,7 @@ def _fine_tune_network(network: Network, table: Table, settings: SurrogateSettin
     per_step = round(settings.batch_size * settings.replay_share / (1 - settings.replay_share))
     steps = settings.epochs * math.ceil(len(table) / settings.batch_size)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    network.train()
+    network.eval()  # no dropout: what is remembered was said without it
     for step in range(steps):
         if step % math.ceil(len(table) / settings.batch_size) == 0:
             chunks = torch.randperm(len(table), generator=generator).split(settings.batch_size)
@@ -145,7 +145,6 @@ def _fine_tune_network(network: Network, table: Table, settings: SurrogateSettin
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-    network.eval()
 
 
 def _label_loss(network: Network, table: Table) -> torch.Tensor:

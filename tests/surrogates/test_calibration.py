@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from surrogates.calibration import NINETY, Calibration, fit, fit_property
+from surrogates.network import Output
+
+
+def test_coverage_is_what_it_promises_on_rows_it_did_not_see():
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.rand(40_000, generator=generator) * 0.2 + 0.02
+    spread = torch.rand(40_000, generator=generator) * 0.05
+    distance = torch.rand(40_000, generator=generator)
+    error = torch.randn(40_000, generator=generator) * (1.7 * scale) * (1 + 0.8 * distance)
+    counted = torch.ones(40_000, dtype=torch.bool)
+    half = slice(0, 20_000)
+    found = fit_property(error[half], scale[half], spread[half], distance[half], counted[half])
+    deviation = found.variance(scale, spread, distance).sqrt()[20_000:]
+    assert ((error[20_000:].abs() <= NINETY * deviation).float().mean() - 0.9).abs() < 0.01
+    assert found.far == pytest.approx(0.8, abs=0.25)
+
+
+def test_gaps_are_calibrated_on_non_metals():
+    generator = torch.Generator().manual_seed(0)
+    n = 10_000
+    target = torch.where(torch.rand(n, generator=generator) < 0.6, 0.0, torch.rand(n, generator=generator) * 5)
+    gap = target + torch.where(target > 0, torch.randn(n, generator=generator) * 0.5, torch.zeros(n))
+    zeros = torch.zeros(2, n)
+    output = Output(zeros, torch.stack([gap, gap]), zeros - 2, zeros - 1, zeros, zeros, zeros)
+    found = fit(output, torch.zeros(n), torch.stack([torch.zeros(n), target], dim=1))
+    deviation = found(output, torch.zeros(n))[:, 1]
+    inside = (gap.clamp(min=0) - target).abs() <= NINETY * deviation
+    assert inside[target > 0].float().mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_spread_grows_with_strain_distance_and_inflation():
+    zeros = torch.zeros(2, 3)
+    calm = Output(zeros, zeros, zeros - 2, zeros - 1, zeros, zeros, zeros)
+    strained = calm._replace(strain=torch.tensor([[0.0, 0.5, 2.0]] * 2))
+    base = Calibration()
+    assert (base(strained, torch.zeros(3))[:, 0].diff() > 0).all()
+    assert (base(calm, torch.tensor([0.0, 1.0, 5.0])).diff(dim=0) > 0).all()
+    inflated = base.model_copy(update={"gap": base.gap.model_copy(update={"inflation": 2.0})})
+    torch.testing.assert_close(inflated(calm, torch.zeros(3))[:, 1], 2 * base(calm, torch.zeros(3))[:, 1])

@@ -1,0 +1,69 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from al_crystal.crystal import ELEMENTS
+from surrogates.tables import KEPT_APART, join, matbench_table, seed_table
+from surrogates.train import CALIBRATION_FOLDS, TEST_FOLDS, TRAIN_FOLDS, of_folds, without
+
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="module")
+def tables(data_folder):
+    report: dict[str, int] = {}
+    return seed_table(data_folder, report), matbench_table(data_folder, report), report
+
+
+def test_folds_are_the_chemical_systems(tables):
+    for table in tables[:2]:
+        for index in np.random.default_rng(0).choice(len(table), 300, replace=False):
+            symbols = sorted(ELEMENTS[z - 1] for z in table.rows.elements[index].tolist() if z)
+            assert int(hashlib.md5("-".join(symbols).encode()).hexdigest(), 16) % 10 == table.columns["fold"][index]
+
+
+def test_no_test_row_trains_and_none_of_the_sources_kept_apart(tables):
+    train = of_folds(join([without(tables[0], KEPT_APART), tables[1]]), TRAIN_FOLDS)
+    assert not set(train.columns["fold"]) & {*TEST_FOLDS, *CALIBRATION_FOLDS}
+    assert not set(train.columns["origin"]) & set(KEPT_APART)
+
+
+def test_no_label_is_lost_or_invented(tables, data_folder):
+    import pandas as pd
+
+    energies = pd.read_parquet(data_folder / "matbench_mp_e_form_comp_sg.parquet")["e_form"].sort_values().to_numpy()
+    gaps = pd.read_parquet(data_folder / "matbench_mp_gap_comp_sg.parquet")["band_gap_pbe"].sort_values().to_numpy()
+    for column, expected in enumerate((energies, gaps)):
+        found = tables[1].targets[:, column]
+        np.testing.assert_allclose(np.sort(found[~found.isnan()].numpy()), expected, atol=1e-5)
+
+
+def test_matbench_cells_are_unknown_and_seed_cells_known(tables):
+    assert tables[1].rows.lattice_parameters.isnan().all()
+    assert not tables[0].rows.lattice_parameters.isnan().any()
+
+
+def test_contradictions_are_counted(tables):
+    counts = {key: value for key, value in tables[2].items() if "differing" in key}
+    assert len(counts) == 4
+    assert all(value > 0 for value in counts.values())
+
+
+@pytest.mark.slow
+def test_shipped_ensemble_holds_on_systems_it_has_never_seen(tables):
+    from surrogates.calibration import NINETY
+    from surrogates.ensemble import Ensemble
+
+    table = of_folds(without(tables[0], KEPT_APART), TEST_FOLDS)
+    found = Ensemble.pretrained().predict_rows(table.without_cells().rows)
+    error = (found.mean - table.targets).abs()
+    known = ~error.isnan()
+    assert error[known[:, 0], 0].mean() < 0.072
+    assert error[known[:, 1], 1].mean() < 0.23
+    inside = error <= NINETY * found.standard_deviation
+    assert 0.86 < inside[known[:, 0], 0].float().mean() < 0.95
+    gapped = known[:, 1] & (table.targets[:, 1] > 0)
+    assert 0.84 < inside[gapped, 1].float().mean() < 0.96
+    assert torch.isfinite(found.distance).all()

@@ -1,0 +1,147 @@
+import pytest
+import torch
+
+from al_crystal.crystal import Observation, Value
+from surrogates.ensemble import Ensemble
+from surrogates.replay import random_cell, replay_rows
+from surrogates.settings import SurrogateSettings
+from surrogates.training import fine_tune, observation_table
+from tests.surrogates.helpers import CRYSTALS, ROCK_SALT, batch, small_ensemble
+
+WARM = SurrogateSettings(start="warm", epochs=5)
+
+
+def observation(crystal, energy=None, gap=None, level="M3GNet", group=None, kind="relaxed", deviation=0.05):
+    values = {"formation_energy_per_atom": energy, "band_gap": gap}
+    properties = {
+        name: Value(value=value, level_of_theory=level, standard_deviation=deviation) for name, value in values.items() if value is not None
+    }
+    return Observation(crystal=crystal, properties=properties, group=group or crystal.id, kind=kind)
+
+
+def stretched(crystal, factor):
+    lengths = tuple(length * factor for length in crystal.lattice_parameters[:3])
+    return crystal.model_copy(update={"lattice_parameters": (*lengths, *crystal.lattice_parameters[3:])})
+
+
+@pytest.fixture(scope="module")
+def labels():
+    """Every crystal at 6 sizes, with energies the untrained ensemble cannot know."""
+    rows = []
+    for number, crystal in enumerate(CRYSTALS):
+        for step in range(6):
+            rows.append(
+                observation(stretched(crystal, 1 + 0.004 * step), energy=-0.5 - 0.4 * number, gap=0.5 * number, group=f"{number}-{step}")
+            )
+    return rows
+
+
+def test_labels_are_learned_and_tested_on_groups_kept_apart(labels):
+    made = fine_tune(small_ensemble(), labels, WARM.model_copy(update={"learning_rate": 3e-3, "epochs": 80, "replay_weight": 0.0}), seed=0)
+    for name in made.properties:
+        assert made.report["held out"][name] < 0.5 * made.report["before"][name]
+        assert made.report["fitted"][name] < 0.5 * made.report["before"][name]
+    assert made.levels == ("M3GNet",)
+
+
+def test_same_seed_same_ensemble_and_other_seed_another(labels):
+    start = small_ensemble()
+    first, again, other = (fine_tune(start, labels, WARM, seed=seed).predict(batch()).mean for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_ensemble_it_starts_from_is_untouched(labels):
+    start = small_ensemble()
+    before = start.predict(batch()).mean
+    fine_tune(start, labels, WARM, seed=0)
+    assert torch.equal(before, start.predict(batch()).mean)
+
+
+@pytest.mark.slow
+def test_replay_keeps_what_was_known():
+    shipped = Ensemble.pretrained("float32")
+    shifted = [observation(stretched(ROCK_SALT, 1 + 0.01 * step), energy=-1.0, group=str(step)) for step in range(16)]
+    settings = SurrogateSettings(epochs=40)
+    rows = replay_rows()[torch.arange(2000)]
+    before = shipped.predict_rows(rows).mean[:, 0]
+    moved = {}
+    for weight in (0.0, 1.0):
+        tuned = fine_tune(shipped, shifted, settings.model_copy(update={"replay_weight": weight}), seed=0)
+        moved[weight] = float((tuned.predict_rows(rows).mean[:, 0] - before).abs().mean())
+        assert tuned.report["fitted"]["formation_energy_per_atom"] < 0.5 * tuned.report["before"]["formation_energy_per_atom"]
+    assert moved[1.0] < 0.6 * moved[0.0]
+
+
+def test_cold_starts_from_the_pretrained_one_and_warm_from_the_given(tmp_path):
+    start = small_ensemble()
+    start.save(tmp_path)
+    rows = [observation(crystal, energy=-1.0) for crystal in CRYSTALS]
+    other = fine_tune(small_ensemble(), rows, WARM.model_copy(update={"epochs": 30, "learning_rate": 1e-2}), seed=0)
+    settings = SurrogateSettings(start="cold", pretrained=str(tmp_path), epochs=2)
+    from_start = fine_tune(Ensemble.load(tmp_path, "float32"), rows, settings, seed=0)
+    from_other = fine_tune(other, rows, settings, seed=0)
+    assert torch.equal(from_start.predict(batch()).mean, from_other.predict(batch()).mean)
+    warm = fine_tune(other, rows, settings.model_copy(update={"start": "warm"}), seed=0)
+    assert not torch.equal(warm.predict(batch()).mean, from_other.predict(batch()).mean)
+
+
+def test_bad_labels_are_counted():
+    rows = [
+        observation(ROCK_SALT, energy=-3.0),
+        observation(ROCK_SALT, energy=-2.0),
+        observation(ROCK_SALT, energy=-2.5, level="PBE", deviation=None),
+        Observation(crystal=ROCK_SALT, properties={"density": Value(value=3.6, level_of_theory="M3GNet")}, group="x", kind="relaxed"),
+    ]
+    table, report = observation_table(rows, ("M3GNet",), SurrogateSettings())
+    assert len(table) == report["rows"] == 3
+    assert report["rows without a predicted property, left out"] == 1
+    assert next(value for key, value in report.items() if "differ by more" in key) == 1
+    assert table.level[:, 0].tolist() == [1, 1, 0]
+    assert table.noise[:, 0].tolist() == pytest.approx([0.05, 0.05, 0.0])
+
+
+@pytest.mark.parametrize("rows", [[], [Observation(crystal=ROCK_SALT, properties={}, group="x", kind="proposal")]])
+def test_nothing_to_learn_changes_nothing(rows):
+    start = small_ensemble()
+    made = fine_tune(start, rows, WARM, seed=0)
+    assert torch.equal(made.predict(batch()).mean, start.predict(batch()).mean)
+    assert made.report["rows"] == 0
+
+
+def test_learned_crystals_are_near_and_their_elements_known():
+    start = small_ensemble()
+    from al_crystal.crystal import Crystal
+
+    new = Crystal(space_group=225, composition={"Cs": 4, "I": 4}, lattice_parameters=(7.6, 7.6, 7.6, 90, 90, 90))
+    assert start.unknown_elements(batch([new])) == ("I", "Cs")
+    made = fine_tune(start, [observation(new, energy=-1.5)], WARM.model_copy(update={"epochs": 1}), seed=0)
+    assert made.unknown_elements(batch([new])) == ()
+    assert made.predict(batch([new])).distance[0] + 10 < start.predict(batch([new])).distance[0]
+
+
+def test_wrong_predictions_widen_the_spread(labels):
+    start = small_ensemble()
+    wild = [
+        row.model_copy(update={"properties": {"formation_energy_per_atom": Value(value=20.0, level_of_theory="PBE")}}) for row in labels
+    ]
+    made = fine_tune(start, wild, WARM.model_copy(update={"epochs": 1}), seed=0)
+    assert made.calibration.energy.inflation > 2
+    assert made.calibration.gap.inflation == 1
+
+
+def test_replay_crystals_are_crystals():
+    rows = replay_rows()
+    assert len(rows) >= 10_000
+    assert rows.lattice_parameters.isfinite().all()
+    assert (rows.elements > 0).any(1).all()
+
+
+@pytest.mark.parametrize("system", ["triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"])
+def test_random_cells_have_the_volume_asked_for(system):
+    import numpy as np
+
+    from al_crystal.crystal import cell_volume
+
+    generator = np.random.default_rng(0)
+    assert all(cell_volume(random_cell(system, 123.0, generator).tolist()) == pytest.approx(123.0) for _ in range(50))
