@@ -108,14 +108,14 @@ class Campaign(_Section):
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that name the experiment: all that decides a result, so not ``output``, ``engine``, ``rounds`` or ``promotion``."""
+        """16 hexadecimal digits that name the experiment: all that decides what is proposed and how it is labelled."""
         content = self.model_dump(mode="json", exclude={"output", "engine", "rounds", "retries", "description", "promotion"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 Location = tuple[str | int, ...]
 REPLACED_WHOLE = {("objective", "targets"), ("engine",)}
-"""Mappings that a file which extends another states anew: the targets and the engine that it names, and nothing of its parent's."""
+"""Mappings that a file which extends another states anew: its targets and its engine, and nothing of its parent's."""
 
 
 class _Source:
