@@ -46,6 +46,9 @@ class Tables(NamedTuple):
     track_mask: np.ndarray  # (width,) uint64, the bits of a track
     next_frame: np.ndarray  # (frames, largest + 1) int32, -1 where the count does not fit
     number: np.ndarray  # (frames,) elements so far
+    step_start: np.ndarray  # (frames + 1,) first step of each frame; a step is a count that fits
+    step_count: np.ndarray  # (steps,) its count
+    step_of: np.ndarray  # (frames, largest + 1) the step of a count
     accepted: np.ndarray  # (frames, words) uint64, states in which the crystal may be finished
     combination_skip: np.ndarray  # (combinations, elements) int32
     combination_choose: np.ndarray  # (combinations, elements) int32, -1 where forbidden
@@ -93,6 +96,9 @@ class CompositionSpace:
             arcs=charges.arcs,
             track_mask=charges.track_mask,
             next_frame=frames.next_frame,
+            step_start=np.concatenate([[0], np.cumsum((frames.next_frame >= 0).sum(axis=1))]),
+            step_count=np.nonzero(frames.next_frame >= 0)[1],
+            step_of=np.cumsum(frames.next_frame >= 0).reshape(frames.next_frame.shape) - 1,
             number=np.array([frame.number for frame in frames.frames], dtype=np.int32),
             accepted=np.stack([charges.accepted(frame, frames.complete(frame)) for frame in frames.frames]),
             combination_skip=combination_skip,
@@ -109,12 +115,15 @@ class CompositionSpace:
         self.start, self.window = charges.start, lattice.estimate[SYSTEM_OF]
         shape = (len(order) + 1, len(combination_skip), len(frames.frames), len(self.start))
         self.goals = np.zeros(shape, dtype=np.uint64)
-        lookahead.build_goals(self.tables, self.goals)
+        self.entries = np.zeros((len(order), len(combination_skip), len(self.tables.step_count), len(self.start)), dtype=np.uint64)
+        lookahead.build_goals(self.tables, self.goals, self.entries)
         self.bounds = self._volume_bounds()
         self.group_feasible = np.zeros(231, dtype=bool)
         if set(space.required_elements) <= set(space.elements):
             root = np.where(lattice.system_feasible[SYSTEM_OF], self.root_frame, -1)
-            lookahead.feasible_roots(self.tables, self.goals, *self.bounds, root, self.start, self.window, self.group_feasible)
+            lookahead.feasible_roots(
+                self.tables, self.goals, self.entries, *self.bounds, root, self.start, self.window, self.group_feasible
+            )
 
     def _volume_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Tables of the largest and (negative) smallest volume that can still be added, where the windows of the estimate need them.
@@ -150,7 +159,7 @@ class CompositionSpace:
     def allowed(self, partial: Partial) -> np.ndarray:
         """Mask ``(n, actions)`` uint8 of the actions from which a crystal can be finished."""
         mask = np.empty((len(partial.last), self.number_of_actions), dtype=np.uint8)
-        lookahead.allowed_actions(self.tables, self.goals, *self.bounds, *partial[:-1], mask)
+        lookahead.allowed_actions(self.tables, self.goals, self.entries, *self.bounds, *partial[:-1], mask)
         return mask
 
     def apply(self, partial: Partial, actions: np.ndarray) -> None:

@@ -57,16 +57,11 @@ def advance(words, tables, element, count, first, out):
 
 
 @njit(cache=True)
-def _reaches(words, tables, element, count, first, goal):
-    """Whether adding the element leads into one of the states of ``goal``."""
-    if _flags(words, tables, element, first) & goal[0]:
-        return True
-    width = tables.width
-    for arc in range(tables.arc_start[element, count], tables.arc_start[element, count + 1]):
-        source, target, shift = 1 + tables.arcs[arc, 0] * width, 1 + tables.arcs[arc, 1] * width, tables.arcs[arc, 2]
-        for index in range(width):
-            if _shifted_word(words, source, width, shift, index) & goal[target + index]:
-                return True
+def _meet(words, goal):
+    """Whether two sets of states have one in common."""
+    for index in range(words.shape[0]):  # noqa: SIM110 - compiled
+        if words[index] & goal[index]:
+            return True
     return False
 
 
@@ -80,8 +75,12 @@ def _end_cations(words, tables):
 
 
 @njit(cache=True)
-def build_goals(tables, goals):
-    """Fill ``goals[element, combination, frame]``: the states from which elements of at least that index can finish a crystal."""
+def build_goals(tables, goals, entries):
+    """Fill the two tables of states from which a crystal can be finished.
+
+    ``goals[element, combination, frame]``: with elements of at least that index. ``entries[element, combination, step]``: by adding that
+    element first, with the count of a step (``tables.step_start`` lists the steps of each frame).
+    """
     elements, combinations, frames, _ = goals.shape
     elements -= 1
     width = tables.width
@@ -94,22 +93,22 @@ def build_goals(tables, goals):
                 goal = goals[element, combination, frame]
                 if not tables.required[element]:
                     goal[:] = goals[element + 1, skipped, frame]
-                if chosen < 0:
-                    continue
-                for count in range(1, tables.next_frame.shape[1]):
-                    following = tables.next_frame[frame, count]
-                    if following < 0 or not tables.count_allowed[element, count]:
+                for step in range(tables.step_start[frame], tables.step_start[frame + 1]):
+                    count = tables.step_count[step]
+                    if chosen < 0 or not tables.count_allowed[element, count]:
                         continue
-                    after = goals[element + 1, chosen, following]
+                    entry, after = entries[element, combination, step], goals[element + 1, chosen, tables.next_frame[frame, count]]
                     if after[0] & ANY and (tables.number[frame] == 0 or not tables.neutral):
-                        goal[0] |= ANY
+                        entry[0] |= ANY
                     if after[0] & METALS and tables.metal[element]:
-                        goal[0] |= METALS
+                        entry[0] |= METALS
                     for arc in range(tables.arc_start[element, count], tables.arc_start[element, count + 1]):
                         source, target = 1 + tables.arcs[arc, 0] * width, 1 + tables.arcs[arc, 1] * width
                         for index in range(width):
                             moved = _shifted_word(after, target, width, -tables.arcs[arc, 2], index)
-                            goal[source + index] |= moved & tables.track_mask[index]
+                            entry[source + index] |= moved & tables.track_mask[index]
+                    for index in range(goal.shape[0]):
+                        goal[index] |= entry[index]
                 if new_group:
                     for pair in range(tables.tracks // 2):
                         for index in range(1 + 2 * pair * width, 1 + (2 * pair + 1) * width):
@@ -221,7 +220,7 @@ def _verdict(tables, goals, most, least, element, combination, frame, words, vol
 
 
 @njit(cache=True)
-def _finishable(tables, goals, most, least, element, combination, frame, words, tie, volume, products, low, high):
+def _finishable(tables, goals, entries, most, least, element, combination, frame, words, tie, volume, products, low, high):
     """Exact: can a crystal be finished from here, with the volume estimate in its window and mixed valence within SMACT's limit?
 
     ``words`` are the states after the last element (``tie`` its tie group, -1 at the start), ``element`` the first place that is still
@@ -257,10 +256,9 @@ def _finishable(tables, goals, most, least, element, combination, frame, words, 
         chosen, following = tables.combination_choose[kept, here], tables.next_frame[at, count]
         if chosen < 0 or following < 0 or not tables.count_allowed[here, count]:
             continue
-        first = tables.number[at] == 0
-        if not _reaches(states[level], tables, here, count, first, goals[here + 1, chosen, following]):
+        if not _meet(states[level], entries[here, kept, tables.step_of[at, count]]):
             continue
-        advance(states[level], tables, here, count, first, after)
+        advance(states[level], tables, here, count, tables.number[at] == 0, after)
         left, added = spent[level] * tables.expansion[here, count], volumes[level] + count * tables.volume[here]
         _drop_expanded(after, tables, left)
         verdict = _verdict(tables, goals, most, least, here + 1, chosen, following, after, added, plain_only, low, high)
@@ -275,7 +273,7 @@ def _finishable(tables, goals, most, least, element, combination, frame, words, 
 
 
 @njit(cache=True)
-def allowed_actions(tables, goals, most, least, last, frame, combination, words, volume, products, window, out):
+def allowed_actions(tables, goals, entries, most, least, last, frame, combination, words, volume, products, window, out):
     """Masks of many partial compositions.
 
     ``out`` ``(n, elements * largest count + 1)`` is set to 1 for each action from which a crystal can be finished: action
@@ -303,18 +301,19 @@ def allowed_actions(tables, goals, most, least, last, frame, combination, words,
                 ended = True
             chosen = tables.combination_choose[alive, element]
             base = tables.column[element] * largest - 1
-            for count in range(1, largest + 1):
+            for step in range(tables.step_start[here], tables.step_start[here + 1] if chosen >= 0 else 0):
+                if not _meet(states, entries[element, alive, step]):
+                    continue
+                count = tables.step_count[step]
                 following = tables.next_frame[here, count]
-                if chosen < 0 or following < 0 or not tables.count_allowed[element, count]:
-                    continue
-                if not _reaches(states, tables, element, count, first, goals[element + 1, chosen, following]):
-                    continue
                 added = volume[row] + count * tables.volume[element]
                 if products.shape[1] > 1 or added < low or added + largest_rest > high:
                     advance(states, tables, element, count, first, after)
                     spent = products[row] * tables.expansion[element, count]
                     _drop_expanded(after, tables, spent)
-                    if not _finishable(tables, goals, most, least, element + 1, chosen, following, after, tie, added, spent, low, high):
+                    if not _finishable(
+                        tables, goals, entries, most, least, element + 1, chosen, following, after, tie, added, spent, low, high
+                    ):
                         continue
                 out[row, base + count] = 1
             if tables.required[element]:
@@ -326,12 +325,12 @@ def allowed_actions(tables, goals, most, least, last, frame, combination, words,
 
 
 @njit(cache=True)
-def feasible_roots(tables, goals, most, least, frames, start, windows, out):
+def feasible_roots(tables, goals, entries, most, least, frames, start, windows, out):
     """Whether some crystal can be finished from each empty composition (``frames`` -1: none)."""
     products = np.ones(tables.expansion.shape[2])
     for row in range(frames.shape[0]):
         out[row] = frames[row] >= 0 and _finishable(
-            tables, goals, most, least, 0, 0, frames[row], start, -1, 0.0, products, windows[row, 0], windows[row, 1]
+            tables, goals, entries, most, least, 0, 0, frames[row], start, -1, 0.0, products, windows[row, 0], windows[row, 1]
         )
 
 

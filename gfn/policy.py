@@ -8,7 +8,7 @@ only subspace in which a crystal can be reached in more than one way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class Trunk(nn.Module):
         """Features of states with a group: counts ``(n, elements)``, cube ``(n, 7)`` (coordinates, then 1 once the lattice has begun)."""
         first = table.index_select(0, groups) + functional.linear(counts * self.scale, self.composition.weight)
         if cube is not None:
-            first = first + self.cube(cube)
+            first = first + functional.linear(cube, self.cube.weight)
         return self._deep(first)
 
     def _deep(self, first: torch.Tensor) -> torch.Tensor:
@@ -87,8 +87,20 @@ class LatticeHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Raw parameters ``(n, 6, components, 3)`` and logits ``(n,)``."""
-        raw = self.linear(features)
+        raw = functional.linear(features, self.linear.weight, self.linear.bias)
         return raw[:, :-1].view(-1, DIMENSIONS, self.components, 3), raw[:, -1]
+
+
+class Prepared(NamedTuple):
+    """The parts of a policy that do not depend on the trajectories: computed once per batch, shared by sampling and loss.
+
+    ``symmetry`` ``(states, 243)`` logits of the space-group subspace, -inf where forbidden; ``forward`` and ``backward`` ``(231, width)``
+    the group tables of the two trunks.
+    """
+
+    symmetry: torch.Tensor
+    forward: torch.Tensor
+    backward: torch.Tensor
 
 
 class Policy(nn.Module):
@@ -120,16 +132,12 @@ class Policy(nn.Module):
         """Logarithm of the partition function."""
         return self.log_z_weights.sum()
 
-    def log_symmetry(self, environment: CrystalEnvironment, temperature: float = 1.0, exploration: float = 0.0) -> torch.Tensor:
-        """Log-policy ``(states, 243)`` of the space-group subspace; -inf where forbidden."""
+    def prepare(self, environment: CrystalEnvironment) -> Prepared:
+        """What every batch needs once, with its graph."""
         space = environment.space_group
         logits = self.symmetry_head(self.trunk.symmetry(torch.from_numpy(space.system), torch.from_numpy(space.point)))
-        allowed = torch.from_numpy(space.allowed)
-        log_policy = torch.log_softmax((logits / temperature).masked_fill(~allowed, -torch.inf), dim=1)
-        if exploration:
-            uniform = allowed / allowed.sum(dim=1, keepdim=True)
-            log_policy = torch.log((1 - exploration) * log_policy.exp() + exploration * uniform)
-        return log_policy
+        forbidden = torch.from_numpy(~space.allowed)
+        return Prepared(logits.masked_fill(forbidden, -torch.inf), self.trunk.group_table(), self.backward_trunk.group_table())
 
 
 class _seeded:

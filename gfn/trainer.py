@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from al_crystal.seeds import rng, torch_rng
-from gfn.policy import Policy
+from gfn.policy import Policy, Prepared
 from gfn.replay import ReplayBuffer
 from gfn.sampler import Sampler
 from gfn.settings import SamplerSettings
@@ -90,13 +90,14 @@ class Trainer:
 
     def _iterate(self, log_reward: LogReward) -> dict[str, float]:
         random = rng(self.seed, self.iteration, "gfn/train")
-        trajectories = self._collect(random)
+        prepared = self.policy.prepare(self.environment)
+        trajectories = self._collect(random, prepared)
         batch = self.environment.batch(trajectories.groups, trajectories.counts, trajectories.cube)
         rewards, bad = self._rewards(log_reward, batch)
         if self.settings.replay_size:
             fresh = slice(0, self.settings.batch_size)
             self.replay.add(trajectories.groups[fresh], trajectories.counts[fresh], trajectories.cube[fresh], rewards.numpy()[fresh])
-        residuals = loss(self.environment, self.policy, trajectories, rewards / self.settings.temperature)
+        residuals = loss(self.environment, self.policy, trajectories, rewards / self.settings.temperature, prepared)
         self.optimiser.zero_grad(set_to_none=True)
         mean = residuals.mean()
         mean.backward()
@@ -112,17 +113,17 @@ class Trainer:
             "bad_rewards": bad,
         }
 
-    def _collect(self, random: np.random.Generator) -> Trajectories:
+    def _collect(self, random: np.random.Generator, prepared: Prepared) -> Trajectories:
         settings = self.settings
-        parts = [roll_out(self.environment, self.policy, settings.batch_size, random, exploration=settings.exploration)]
+        parts = [roll_out(self.environment, self.policy, settings.batch_size, random, exploration=settings.exploration, prepared=prepared)]
         if settings.replay_size and len(self.replay):
             chosen = self.replay.draw(settings.replay_size, random)
             states = (self.replay.groups[chosen], self.replay.counts[chosen], self.replay.cube[chosen])
-            parts.append(retrace(self.environment, self.policy, *states, random))
+            parts.append(retrace(self.environment, self.policy, *states, random, prepared))
         if settings.dataset_size and self._known is not None:
             chosen = random.integers(len(self._known[0]), size=settings.dataset_size)
             groups, counts, cube = (array[chosen] for array in self._known)
-            parts.append(retrace(self.environment, self.policy, groups, counts, cube, random))
+            parts.append(retrace(self.environment, self.policy, groups, counts, cube, random, prepared))
         return Trajectories.join(parts) if len(parts) > 1 else parts[0]
 
     def _rewards(self, log_reward: LogReward, batch: CrystalBatch) -> tuple[torch.Tensor, int]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gfn.policy import Policy, beta_parameters
+from gfn.policy import Policy, Prepared, beta_parameters
+from gfn.space_group import SYSTEM_OF
 
 if TYPE_CHECKING:
     from gfn.environment import CrystalEnvironment
@@ -96,14 +97,21 @@ def roll_out(
     *,
     exploration: float = 0.0,
     temperature: float = 1.0,
+    prepared: Prepared | None = None,
 ) -> Trajectories:
     """Sample ``n`` trajectories of a policy; without a policy uniformly (group, valid actions, and the lattice uniform in the cube).
 
     ``exploration`` is the share of steps taken uniformly over the valid actions, ``temperature`` divides the logits of the discrete steps.
     """
-    groups = _sample_groups(environment, policy, n, random, exploration, temperature)
-    counts, choices = _sample_compositions(environment, policy, groups, random, exploration, temperature)
-    path, length = _sample_lattices(environment, policy, groups, counts, random, exploration)
+    if policy is None:
+        groups = random.choice(environment.space_group.groups, n)
+        counts, choices = _sample_compositions(environment, None, None, groups, random, exploration, temperature)
+        free = environment.lattice.free[SYSTEM_OF[groups]]
+        return Trajectories(groups, counts, choices, np.where(free, random.random((n, 6)), 0.0)[:, None], np.ones(n, dtype=np.int64))
+    prepared = prepared or policy.prepare(environment)
+    groups = _sample_groups(environment, prepared, n, random, exploration, temperature)
+    counts, choices = _sample_compositions(environment, policy, prepared, groups, random, exploration, temperature)
+    path, length = _sample_lattices(environment, policy, prepared, groups, counts, random, exploration)
     return Trajectories(groups, counts, choices, path, length)
 
 
@@ -115,18 +123,21 @@ def _draw(weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _sample_groups(
-    environment: CrystalEnvironment, policy: Policy | None, n: int, random: np.random.Generator, exploration: float, temperature: float
+    environment: CrystalEnvironment, prepared: Prepared, n: int, random: np.random.Generator, exploration: float, temperature: float
 ) -> np.ndarray:
     space = environment.space_group
-    if policy is None:
-        return random.choice(space.groups, n)
-    probability = space.log_probability(policy.log_symmetry(environment, temperature, exploration)).exp().double().numpy()
+    policy = torch.softmax(prepared.symmetry / temperature, dim=1)
+    if exploration:
+        allowed = torch.from_numpy(space.allowed)
+        policy = (1 - exploration) * policy + exploration * allowed / allowed.sum(dim=1, keepdim=True)
+    probability = space.log_probability(torch.log(policy)).exp().double().numpy()
     return space.groups[_draw(np.broadcast_to(probability, (n, len(probability))), random)]
 
 
 def _sample_compositions(
     environment: CrystalEnvironment,
     policy: Policy | None,
+    prepared: Prepared | None,
     groups: np.ndarray,
     random: np.random.Generator,
     exploration: float,
@@ -135,7 +146,6 @@ def _sample_compositions(
     space = environment.composition
     partial, rows = space.initial(groups), np.arange(len(groups))
     finished = np.zeros_like(partial.counts)
-    table = policy.trunk.group_table() if policy is not None else None
     steps: list[Choices] = []
     while len(rows):
         allowed = space.allowed(partial)
@@ -144,10 +154,10 @@ def _sample_compositions(
         several = np.nonzero(options > 1)[0]
         if len(several):
             mask = allowed[several]
-            if policy is None:
+            if policy is None or prepared is None:
                 weights = mask
             else:
-                weights = _composition_weights(policy, table, groups[rows[several]], partial.counts[several], mask, temperature)
+                weights = _composition_weights(policy, prepared, groups[rows[several]], partial.counts[several], mask, temperature)
                 if exploration:
                     uniform = random.random(len(several)) < exploration
                     weights[uniform] = mask[uniform]
@@ -164,29 +174,25 @@ def _sample_compositions(
 
 
 def _composition_weights(
-    policy: Policy, table: torch.Tensor | None, groups: np.ndarray, counts: np.ndarray, mask: np.ndarray, temperature: float
+    policy: Policy, prepared: Prepared, groups: np.ndarray, counts: np.ndarray, mask: np.ndarray, temperature: float
 ) -> np.ndarray:
-    features = policy.trunk(table, torch.from_numpy(groups), torch.from_numpy(counts).float())
+    features = policy.trunk(prepared.forward, torch.from_numpy(groups), torch.from_numpy(counts).float())
     logits = policy.composition_head(features) / temperature
     return torch.softmax(logits.masked_fill_(torch.from_numpy(mask) == 0, -torch.inf), dim=1).numpy()
 
 
 def _sample_lattices(
     environment: CrystalEnvironment,
-    policy: Policy | None,
+    policy: Policy,
+    prepared: Prepared,
     groups: np.ndarray,
     counts: np.ndarray,
     random: np.random.Generator,
     exploration: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    from gfn.space_group import SYSTEM_OF
-
     n = len(groups)
     free = environment.lattice.free[SYSTEM_OF[groups]]
-    if policy is None:
-        return np.where(free, random.random((n, 6)), 0.0)[:, None], np.ones(n, dtype=np.int64)
     least = policy.settings.minimum_increment
-    table = policy.trunk.group_table()
     base = torch.from_numpy(counts).float()
     group_index = torch.from_numpy(groups)
     point, length, rows = np.zeros((n, 6)), np.zeros(n, dtype=np.int64), np.arange(n)
@@ -195,7 +201,7 @@ def _sample_lattices(
         began = bool(points)
         cube = np.concatenate([point[rows], np.full((len(rows), 1), float(began))], axis=1)
         index = torch.from_numpy(rows)
-        raw, logit = policy.lattice_head(policy.trunk(table, group_index[index], base[index], torch.from_numpy(cube).float()))
+        raw, logit = policy.lattice_head(policy.trunk(prepared.forward, group_index[index], base[index], torch.from_numpy(cube).float()))
         uniform = random.random(len(rows)) < exploration
         if began:
             stop = random.random(len(rows)) < np.where(uniform, 0.5, torch.sigmoid(logit).numpy())
@@ -227,20 +233,24 @@ def _draw_mixture(raw: torch.Tensor, free: np.ndarray, uniform: np.ndarray, rand
 
 @torch.no_grad()
 def retrace(
-    environment: CrystalEnvironment, policy: Policy, groups: np.ndarray, counts: np.ndarray, cube: np.ndarray, random: np.random.Generator
+    environment: CrystalEnvironment,
+    policy: Policy,
+    groups: np.ndarray,
+    counts: np.ndarray,
+    cube: np.ndarray,
+    random: np.random.Generator,
+    prepared: Prepared | None = None,
 ) -> Trajectories:
     """Trajectories that end in given crystals: the lattice path is sampled from the backward policy, the composition has one path only.
 
     Raises:
         ValueError: when a crystal lies outside the space (some step of it is not allowed).
     """
-    from gfn.space_group import SYSTEM_OF
-
     choices = replay_choices(environment, groups, counts)
     free = environment.lattice.free[SYSTEM_OF[groups]]
     point = np.where(free, np.clip(cube, EDGE, 1 - EDGE), 0.0)
     least = policy.settings.minimum_increment
-    table = policy.backward_trunk.group_table()
+    table = (prepared or policy.prepare(environment)).backward
     base, group_index = torch.from_numpy(counts).float(), torch.from_numpy(groups)
     rows, backwards, length = np.arange(len(groups)), [point.copy()], np.ones(len(groups), dtype=np.int64)
     while True:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from gfn.policy import Policy, log_mixture
+from gfn.policy import Policy, Prepared, log_mixture
 from gfn.space_group import SYSTEM_OF
 from gfn.trajectories import EDGE, Trajectories, uniform_raw
 
@@ -21,28 +21,26 @@ if TYPE_CHECKING:
     from gfn.environment import CrystalEnvironment
 
 
-def log_forward(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
+def log_forward(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, prepared: Prepared) -> torch.Tensor:
     """``(n,)`` log P_F of complete trajectories, including the space group."""
-    space = environment.space_group
-    log_group = space.log_probability(policy.log_symmetry(environment))
-    place = torch.from_numpy(np.searchsorted(space.groups, trajectories.groups))
-    table = policy.trunk.group_table()
-    total = log_group[place] + _log_composition(policy, table, trajectories)
-    return total + _log_lattice_forward(environment, policy, table, trajectories)
+    discrete = log_discrete(environment, policy, trajectories, prepared)
+    return discrete + _log_lattice_forward(environment, policy, prepared.forward, trajectories)
 
 
-def log_composition(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
+def log_discrete(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, prepared: Prepared) -> torch.Tensor:
     """``(n,)`` exact log-probability of space group and composition."""
     space = environment.space_group
+    log_group = space.log_probability(torch.log_softmax(prepared.symmetry, dim=1))
     place = torch.from_numpy(np.searchsorted(space.groups, trajectories.groups))
-    log_group = space.log_probability(policy.log_symmetry(environment))[place]
-    return log_group + _log_composition(policy, policy.trunk.group_table(), trajectories)
+    return log_group[place] + _log_composition(policy, prepared.forward, trajectories)
 
 
-def loss(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, log_reward: torch.Tensor) -> torch.Tensor:
+def loss(
+    environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, log_reward: torch.Tensor, prepared: Prepared
+) -> torch.Tensor:
     """``(n,)`` squared residuals of Trajectory Balance."""
-    forward, backward = log_forward(environment, policy, trajectories), log_backward(environment, policy, trajectories)
-    return (policy.log_z + forward - log_reward - backward).square()
+    forward = log_forward(environment, policy, trajectories, prepared)
+    return (policy.log_z + forward - log_reward - log_backward(environment, policy, trajectories, prepared)).square()
 
 
 def _log_composition(policy: Policy, table: torch.Tensor, trajectories: Trajectories) -> torch.Tensor:
@@ -82,7 +80,7 @@ def _log_lattice_forward(environment: CrystalEnvironment, policy: Policy, table:
     return total.index_add(0, *_densities(raw, up, rows[up], free[rows[up]], fraction, room))
 
 
-def log_backward(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
+def log_backward(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, prepared: Prepared) -> torch.Tensor:
     """``(n,)`` log P_B of the lattice paths given their ends."""
     least = policy.settings.minimum_increment
     free = environment.lattice.free[SYSTEM_OF[trajectories.groups]]
@@ -101,8 +99,7 @@ def log_backward(environment: CrystalEnvironment, policy: Policy, trajectories: 
     else:
         cube = np.concatenate([points, np.ones((len(rows), 1))], axis=1)
         groups, counts = torch.from_numpy(trajectories.groups[rows]), torch.from_numpy(trajectories.counts[rows]).float()
-        table = policy.backward_trunk.group_table()
-        raw, logit = policy.backward_head(policy.backward_trunk(table, groups, counts, torch.from_numpy(cube).float()))
+        raw, logit = policy.backward_head(policy.backward_trunk(prepared.backward, groups, counts, torch.from_numpy(cube).float()))
     total = torch.zeros(n).index_add(0, torch.from_numpy(rows), _bernoulli(logit, lowers[rows, places], decides[rows, places]))
     down = np.nonzero(lowers[rows, places])[0]
     target = trajectories.path[rows[down], places[down] - 1]
