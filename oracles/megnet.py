@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,9 @@ class Megnet:
         from matgl.ext.pymatgen import Structure2Graph
 
         torch.serialization.add_safe_globals([Normalizer])
-        self.model: Any = matgl.load_model(str(folder)).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "incompatible model version": the self-test judges, not the number
+            self.model: Any = matgl.load_model(str(folder)).eval()
         set_aggregation(self.model, "destination")
         self.converter = Structure2Graph(self.model.model.element_types, self.model.model.cutoff)
 
@@ -47,7 +50,7 @@ class Megnet:
 
         with torch.no_grad():
             gaps = [
-                float(self.model.predict_structure(structure, state_feats=torch.tensor([PBE_STATE]), graph_converter=self.converter))
+                float(self.model.predict_structure(structure, state_attr=torch.tensor([PBE_STATE]), graph_converter=self.converter))
                 for structure in structures
             ]
         return np.maximum(np.array(gaps), 0.0)
