@@ -124,13 +124,15 @@ def choose(
 ) -> list[Pick]:
     """Pick up to ``size`` rows one after the other, each the best given those before it.
 
-    A row is passed over when its reduced formula and space group were taken already, or when its chemical system or space group
-    has had its share of the batch. ``taken`` are crystals that are in the batch already. Fewer are returned when the rules leave no more.
+    A row is passed over when its reduced formula and space group were taken already, or when its chemical system, its space group
+    or one of its elements has had its share of the batch. ``taken`` are crystals that are in the batch already. Fewer are
+    returned when the rules leave no more.
     """
     formulas = [(crystal.formula, crystal.space_group) for crystal in crystals]
     used = {(crystal.formula, crystal.space_group) for crystal in taken}
     systems = Counter(crystal.chemical_system for crystal in taken)
     groups = Counter(crystal.space_group for crystal in taken)
+    elements = Counter(symbol for crystal in taken for symbol in crystal.composition)
     X = torch.arange(len(crystals), dtype=torch.float64).reshape(-1, 1, 1)
     alone = _evaluate(acquisition, X, [])
     best_first = alone.argsort(descending=True, stable=True).tolist()
@@ -142,6 +144,7 @@ def choose(
             if formulas[row] not in used
             and systems[crystals[row].chemical_system] < settings.per_chemical_system
             and groups[crystals[row].space_group] < settings.per_space_group
+            and all(elements[symbol] < settings.per_element for symbol in crystals[row].composition)
         ][:SHORTLIST]
         if not allowed:
             break
@@ -152,6 +155,7 @@ def choose(
         used.add(formulas[row])
         systems[crystals[row].chemical_system] += 1
         groups[crystals[row].space_group] += 1
+        elements.update(crystals[row].composition.keys())
     return picks
 
 

@@ -47,7 +47,8 @@ class SelectionSettings(_Section):
     )
     exploration: float = Field(1.0, ge=0, description="weight of the spread in upper_confidence_bound")
     per_chemical_system: int = Field(2, ge=1, description="most crystals of one chemical system in a batch")
-    per_space_group: int = Field(4, ge=1, description="most crystals of one space group in a batch")
+    per_space_group: int = Field(3, ge=1, description="most crystals of one space group in a batch")
+    per_element: int = Field(5, ge=1, description="most crystals in a batch that contain the same element")
     seed_crystals: Path | None = Field(None, description="table of crystals (parquet or csv) labelled in the first round, beside the batch")
 
 
@@ -74,15 +75,15 @@ class Campaign(_Section):
     retries: int = Field(1, ge=0, description="further attempts at a label that failed (a crash or a timeout; never a rejection)")
     known_crystals: Path | None = Field(None, description="table of known crystals (formula, space_group_number); a hit is not among them")
     output: Path = Field(Path("runs"), description="folder of all runs; this one's is output/name")
-    space: Space = Field(default_factory=Space, description="which crystals may be proposed")
+    space: Space = Field(default=Space(), description="which crystals may be proposed")
     objective: Objective
-    sampler: SamplerSettings = Field(default_factory=SamplerSettings, description="the GFlowNet and its training")
-    surrogate: SurrogateSettings = Field(default_factory=SurrogateSettings, description="the ensemble and its retraining")
-    selection: SelectionSettings = Field(default_factory=SelectionSettings)
-    oracles: OracleSettings = Field(default_factory=OracleSettings, description="positions, relaxation and labelled properties")
+    sampler: SamplerSettings = Field(default=SamplerSettings(), description="the GFlowNet and its training")
+    surrogate: SurrogateSettings = Field(default=SurrogateSettings(), description="the ensemble and its retraining")
+    selection: SelectionSettings = Field(default=SelectionSettings())
+    oracles: OracleSettings = Field(default=OracleSettings(), description="positions, relaxation and labelled properties")
     engine: EngineSettings = Field(default_factory=LocalSettings, description="where labels are computed")
     promotion: tuple[PromotionRule, ...] = Field(default=(), description="which crystals go on to DFT, after each round")
-    stability: StabilitySettings = Field(default_factory=StabilitySettings)
+    stability: StabilitySettings = Field(default=StabilitySettings())
 
     @field_validator("objective")
     @classmethod

@@ -21,7 +21,7 @@ from surrogates.training import fine_tune
 
 from .acquisition import acquisition_function, choose
 from .beliefs import Beliefs
-from .crystal import Candidate, Crystal, CrystalBatch, Label, crystals_from_frame, crystals_to_frame
+from .crystal import Arm, Candidate, Crystal, CrystalBatch, Label, crystals_from_frame, crystals_to_frame
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
@@ -218,7 +218,7 @@ class Loop:
 
 
 def _candidates(
-    beliefs: Beliefs, crystals: Sequence[Crystal], arm: str, reason: Callable[[Crystal], str], values: dict[str, float] | None = None
+    beliefs: Beliefs, crystals: Sequence[Crystal], arm: Arm, reason: Callable[[Crystal], str], values: dict[str, float] | None = None
 ) -> list[Candidate]:
     predictions = beliefs.predictions(list(crystals))
     return [

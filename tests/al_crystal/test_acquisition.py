@@ -16,7 +16,11 @@ SYMBOLS = ["Na", "K", "Cl", "O", "S", "Ga", "As", "Ti"]
 
 def _settings(**changes):
     return SimpleNamespace(
-        **({"acquisition": "expected_improvement", "exploration": 1.0, "per_chemical_system": 2, "per_space_group": 3} | changes)
+        **(
+            {"acquisition": "expected_improvement", "exploration": 1.0}
+    defaults |= {"per_chemical_system": 2, "per_space_group": 3, "per_element": 6}
+            | changes
+        )
     )
 
 
@@ -71,6 +75,7 @@ def test_a_batch_keeps_the_rules_of_diversity(kind, seed):
     assert len({(item.formula, item.space_group) for item in batch}) == len(batch)
     assert max(Counter(item.chemical_system for item in batch).values()) <= 2
     assert max(Counter(item.space_group for item in batch).values()) <= 3
+    assert max(Counter(symbol for item in batch for symbol in item.composition).values()) <= 6
 
 
 def test_fewer_are_picked_when_the_rules_leave_no_more():
