@@ -15,13 +15,9 @@ SYMBOLS = ["Na", "K", "Cl", "O", "S", "Ga", "As", "Ti"]
 
 
 def _settings(**changes):
-    return SimpleNamespace(
-        **(
-            {"acquisition": "expected_improvement", "exploration": 1.0}
-    defaults |= {"per_chemical_system": 2, "per_space_group": 3, "per_element": 6}
-            | changes
-        )
-    )
+    defaults = {"acquisition": "expected_improvement", "exploration": 1.0}
+    shares = {"per_chemical_system": 2, "per_space_group": 3, "per_element": 6}
+    return SimpleNamespace(**(defaults | shares | changes))
 
 
 def _pool(n: int, members: int = 8, seed: int = 0) -> tuple[PoolPosterior, list[Crystal]]:
