@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PBE_GAP = "PBE band gap"
 MEGNET_LEVEL = "MEGNet-MP-2019.4.1"
-MEGNET_DEVIATION = 0.9  # eV: root mean square error on structures kept apart (benchmarks/oracle_band_gap.py)
+MEGNET_DEVIATION = 1.0  # eV: root mean square error on structures kept apart (benchmarks/oracle_band_gap.py)
 
 
 @cache
