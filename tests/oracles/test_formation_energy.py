@@ -10,10 +10,22 @@ from oracles.formation_energy import FormationEnergy, reference_energies
 from oracles.materials_project import MP2018, MP2020, CompositionTerms, composition_terms, convert
 from oracles.potentials import CHGNET_VERSION, MATGL_MODELS, load, resolve
 from oracles.training.formation_energy import apply_terms, error_model, fit_terms, formula_key, parse_formula
+from tests.contracts import OracleContract
 
 LEVELS = [MATGL_MODELS["M3GNet"][1], f"CHGNet-{CHGNET_VERSION}"]
 ELEMENTS = "H Li B C N O F Na Mg Al Si P S Cl K V Mn Fe Co Ni Cu Se Ba Te Br".split()
 compositions = st.dictionaries(st.sampled_from(ELEMENTS), st.integers(1, 16), min_size=1, max_size=5)
+
+
+class TestFormationEnergyContract(OracleContract):
+    def oracle(self):
+        return FormationEnergy()
+
+    def potential(self):
+        return load(resolve("CHGNet"))
+
+    def structures(self):
+        return [rock_salt("Mg", "O", 4.26), rock_salt("Na", "Cl", 5.69)]
 
 
 def test_terms_of_known_compounds():
