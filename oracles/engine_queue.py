@@ -38,12 +38,16 @@ class QueueUnreachable(RuntimeError):
 
 
 class JobState(NamedTuple):
-    """What the queue says of a job: ``pending``, ``running`` or ``over``, its own word for it, and its reason if it states one."""
+    """What the queue says of a job: ``pending``, ``running`` or ``over``, its own word for it, and its reason if it states one.
+
+    ``running_s`` only where the queue does not watch over the time limit itself.
+    """
 
     phase: str
     word: str
     reason: str
     name: str
+    running_s: float | None = None
 
 
 @dataclass
@@ -228,6 +232,9 @@ class QueueEngine(ABC):
         if state.phase == "pending" and waited > self.settings.pending_limit_s:
             because = f" ({state.reason})" if state.reason not in ("", "None") else ""
             ticket.cancelled = f"not started within {self.settings.pending_limit_s:g} s{because}; cancelled (pending_limit_s)"
+        elif state.running_s is not None and state.running_s > self.settings.time_limit_s:
+            ticket.cancelled = f"the time limit of {self.settings.time_limit_s:g} s was hit (time_limit_s)"
+        if ticket.cancelled:
             self._record(ticket)
             self.cancel(ticket.job)
 
@@ -246,7 +253,7 @@ class QueueEngine(ABC):
                 "  fix: correct `engine.environment` and `engine.python`, and run the same command again"
             )
         if state.word == "TIMEOUT":
-            return self._failed(ticket, f"the walltime of {self.settings.time_limit_s:g} s was hit (time_limit_s)")  # type: ignore[union-attr]
+            return self._failed(ticket, f"the walltime of {self.settings.time_limit_s:g} s was hit (time_limit_s)")
         because = f" ({state.reason})" if state.reason not in ("", "None") else ""
         last = f"; last output: {self.output(ticket)}" if self.output(ticket) else ""
         return self._failed(ticket, f"job {ticket.job} ended without a label: {state.word}{because}{last}")

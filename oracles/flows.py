@@ -49,3 +49,12 @@ def label_flow(crystals: list[Crystal], maker: LabelMaker | None = None) -> Flow
         one.name = f"{maker.name} {crystal.formula} {crystal.id}"
         jobs.append(one)
     return Flow(jobs, output=[one.output for one in jobs], name=f"{maker.name} {len(jobs)} crystals")
+
+
+@job
+def label_task(task: str) -> dict[str, Any]:
+    """A task of an engine as a job (see :mod:`oracles.tasks`): any labeller, any item; the output is ``Label.model_dump(mode="json")``."""
+    from oracles.tasks import decode
+
+    labeller, item, attempt = decode(task)
+    return labeller.label(item, attempt).model_dump(mode="json")

@@ -10,6 +10,7 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from al_crystal.crystal import AtomicStructure, Crystal, Label, Noun, Value
@@ -88,11 +89,18 @@ class NotConverged(RuntimeError):
 
 
 def primitive(promoted: Promoted) -> Structure:
-    """The primitive cell that is calculated (a reference state is one already)."""
+    """The primitive cell that is calculated (a reference state is one already), right-handed and in the standard orientation.
+
+    Codes differ in what they make of a left-handed cell: GPAW's drawing of the atoms fails on it.
+    """
+    from pymatgen.core import Lattice, Structure
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
     structure = promoted.structure.to_pymatgen()
-    return structure if promoted.reference_of else SpacegroupAnalyzer(structure, symprec=0.01).find_primitive() or structure
+    if not promoted.reference_of:
+        structure = SpacegroupAnalyzer(structure, symprec=0.01).find_primitive() or structure
+    hand = 1.0 if structure.lattice.matrix[0] @ np.cross(*structure.lattice.matrix[1:]) > 0 else -1.0
+    return Structure(Lattice.from_parameters(*structure.lattice.parameters), structure.species, hand * structure.frac_coords)
 
 
 def run(flow: Flow | Job) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from typing import Any
 
+import numpy as np
 import pytest
 
 from al_crystal.crystal import AtomicStructure, Label
 from oracles.dft.gpaw import problems
-from oracles.dft.labelling import DftLabeller, Promoted
+from oracles.dft.labelling import DftLabeller, Promoted, primitive
 from oracles.dft.references import NoReference, formation_energy, reference_structure
 from oracles.dft.settings import GpawSettings
 
@@ -107,3 +109,30 @@ def test_reference_states() -> None:
     assert reference_structure("O").species == ("O", "O")
     with pytest.raises(NoReference, match="S: its ground state"):
         reference_structure("S")
+
+
+def test_cells_are_handed_over_right_handed_and_unmirrored() -> None:
+    from pymatgen.core import Lattice, Structure
+
+    lattice = Lattice([[0, 0, 3.0], [0.3, 4.0, 0], [5.0, 0.2, 0.1]])  # left-handed
+    crystal = Structure(
+        lattice, ["Li", "O", "F", "Mg", "Na"], [[0, 0, 0], [0.1, 0.2, 0.3], [0.5, 0.6, 0.1], [0.3, 0.9, 0.7], [0.8, 0.4, 0.6]]
+    )
+    assert lattice.matrix[0] @ np.cross(lattice.matrix[1], lattice.matrix[2]) < 0
+    given = primitive(Promoted(id="x", structure=AtomicStructure.from_pymatgen(crystal)))
+    a, b, c = given.lattice.matrix
+    assert a @ np.cross(b, c) > 0
+    assert np.allclose(np.sort(given.distance_matrix, axis=None), np.sort(crystal.distance_matrix, axis=None), atol=1e-4)
+    ours, theirs = (_chirality(structure) for structure in (given, crystal))
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def _chirality(structure: Any) -> float:
+    """A signed volume that a mirror image has with the other sign."""
+    by_name = {site.specie.symbol: site for site in structure}
+    start = by_name["Li"]
+    arms = []
+    for symbol in ("O", "F", "Mg"):
+        _, image = start.distance_and_image(by_name[symbol])
+        arms.append(by_name[symbol].coords + structure.lattice.get_cartesian_coords(image) - start.coords)
+    return float(np.linalg.det(np.array(arms)))
