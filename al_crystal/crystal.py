@@ -354,6 +354,7 @@ UNITS: dict[str, str] = {
     "formation_energy_per_atom": "eV/atom",
     "energy_per_atom": "eV/atom",
     "e_above_hull": "eV/atom",
+    "e_above_campaign_hull": "eV/atom",
     "band_gap": "eV",
     "density": "g/cm3",
     "volume_per_atom": "Å3/atom",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .crystal import UNITS
 from .identity import KnownCrystals, distinct_structures
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ENERGY = "formation_energy_per_atom"
 NEAR_HULL = 0.1
 """eV/atom above the hull up to which a crystal counts as near it (the usual bound for a synthesisable phase)."""
+WANTED = 0.5
+"""Desirability from which a crystal is what the campaign looks for."""
 
 
 def hull_of(campaign: Campaign, state: State) -> Hull | None:
@@ -54,9 +56,9 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
     """The candidates with their labels, most desirable first.
 
     Columns beside those of ``State.to_frame``: ``desirability``; ``same_as`` (id of the earlier crystal of the same relaxed
-    structure, or empty); ``novel`` (not in the campaign's table of known crystals; missing without one);
-    ``e_above_hull`` in eV/atom against the hull that the column ``hull`` names; ``hit``: converged, unique, novel and within 0.1
-    eV/atom of the hull.
+    structure, or empty); ``novel`` (not in the campaign's table of known crystals; missing without one); ``e_above_hull`` in eV/atom
+    against a reference hull, or ``e_above_campaign_hull`` without one; ``hull`` (its name); ``hit``: a wanted crystal (desirability
+    of at least 0.5), converged, unique, novel and within 0.1 eV/atom of a reference hull; missing where that cannot be judged.
     """
     import pandas as pd
 
@@ -64,31 +66,26 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
     if frame.empty:
         return frame
     labels = {candidate.id: label for _, candidate, label in state.labelled()}
-    good = {key: label for key, label in labels.items() if label.status == "ok" and label.structure is not None}
-    same = distinct_structures({key: label.structure for key, label in good.items() if label.structure is not None})
+    structures = {key: label.structure for key, label in labels.items() if label.status == "ok" and label.structure is not None}
+    same = distinct_structures(structures)
     hull = hull_of(campaign, state)
+    above_hull = hull.property_name if hull is not None else "e_above_hull"
     known = KnownCrystals.read(campaign.known_crystals) if campaign.known_crystals else None
+    judged = known is not None and hull is not None and hull.source == "reference"
 
     rows = []
     for key in frame["id"]:
-        label = good.get(key)
-        row: dict[str, object] = {
-            "desirability": 0.0,
-            "same_as": "",
-            "protostructure": None,
-            "novel": None,
-            "e_above_hull": None,
-            "hit": False,
-        }
-        if label is not None and label.relaxed is not None and label.structure is not None:
+        row: dict[str, Any] = {"desirability": 0.0, "same_as": "", "novel": None, above_hull: None, "hit": False if judged else None}
+        label = labels.get(key)
+        if label is not None and label.relaxed is not None and key in structures:
             energy = label.properties.get(ENERGY)
             row["desirability"] = desirability_of(campaign.objective, label)
             row["same_as"] = "" if same[key] == key else same[key]
             row["novel"] = None if known is None else not known.knows(label.relaxed)
-            if hull is not None and energy is not None:
-                row["e_above_hull"] = _above(hull, label.relaxed, energy)
-            above = row["e_above_hull"]
-            row["hit"] = not row["same_as"] and row["novel"] is not False and isinstance(above, float) and above <= NEAR_HULL
+            row[above_hull] = None if hull is None or energy is None else _above(hull, label.relaxed, energy)
+            if judged:
+                near = row[above_hull] is not None and row[above_hull] <= NEAR_HULL
+                row["hit"] = row["desirability"] >= WANTED and not row["same_as"] and row["novel"] and near
         rows.append(row)
     frame = pd.concat([frame, pd.DataFrame(rows)], axis=1)
     frame["hull"] = "none" if hull is None else "the campaign's own hull" if hull.source == "campaign" else str(campaign.stability.hull)
@@ -113,15 +110,16 @@ def write_results(campaign: Campaign, state: State, terminal: Terminal, best: in
     files = export_labels(campaign, state, table, best)
     files.append(write_report(campaign, state, table))
     good = table[(table["status"] == "ok") & (table["same_as"] == "")].head(best)
-    names = [name for name in (*campaign.objective.properties, "e_above_hull") if f"labelled_{name}" in good or name in good]
-    columns = {name: f"labelled_{name}" if f"labelled_{name}" in good else name for name in names}
+    targets = {name: f"labelled_{name}" for name in campaign.objective.properties if f"labelled_{name}" in good}
+    columns = targets | {name: name for name in ("e_above_hull", "e_above_campaign_hull") if name in good}
     rows = []
     for _, row in good.iterrows():
-        values = (f"{row[columns[name]]:.3f}" for name in names)
+        values = (f"{row[column]:.3f}" for column in columns.values())
         rows.append([row["formula"], f"{row['relaxed_space_group_number']:.0f}", row["arm"], f"{row['desirability']:.3f}", *values])
-    headings = ["crystal", "group", "arm", "desirability", *(f"{name.removesuffix('_per_atom')} ({UNITS.get(name, '')})" for name in names)]
-    title = f"best of {(table['status'] == 'ok').sum()} converged crystals; e_above_hull against {table['hull'].iloc[0]}"
-    terminal.table(title, headings, rows)
+    units = (f"{name.removesuffix('_per_atom')} ({UNITS.get(name, '')})" for name in columns)
+    terminal.table(
+        f"best of {(table['status'] == 'ok').sum()} converged crystals", ["crystal", "group", "arm", "desirability", *units], rows
+    )
     cifs = [path for path in files if path.suffix == ".cif"]
     named = [path for path in files if path.suffix != ".cif"] + [path.parent / f"best-*.cif ({len(cifs)})" for path in cifs[:1]]
     terminal.line("written: " + ", ".join(str(path) for path in [campaign.folder / "history.jsonl", *named]))

@@ -21,6 +21,7 @@ NAMES = {
     "formation_energy_per_atom": "formation energy",
     "band_gap": "band gap",
     "e_above_hull": "energy above hull",
+    "e_above_campaign_hull": "above the campaign's own hull",
     "volume_per_atom": "volume per atom",
 }
 """Properties in words, where the name alone does not do."""
@@ -88,9 +89,9 @@ def property_map(table: pd.DataFrame, x: str, y: str, objective: Objective) -> g
 def parity(table: pd.DataFrame, name: str) -> go.Figure:
     """Predicted before labelling against labelled, with 90 % intervals; held against the proposed cell's label where there is one."""
     good = table[table["status"] == "ok"]
-    truth = good[f"labelled_{name}"]
+    truth, cell = good[f"labelled_{name}"], ""
     if f"proposal_{name}" in good:
-        truth = good[f"proposal_{name}"].fillna(truth)
+        truth, cell = good[f"proposal_{name}"].fillna(truth), " in the proposed cell"
     figure = go.Figure()
     low = float(min(truth.min(), good[f"predicted_{name}"].min()))
     high = float(max(truth.max(), good[f"predicted_{name}"].max()))
@@ -107,7 +108,7 @@ def parity(table: pd.DataFrame, name: str) -> go.Figure:
         marker={"size": 8, "color": good["round"], "colorscale": "Blues", "cmin": -1, "line": {"color": "#1b2733", "width": 1}},
         showlegend=False,
     )
-    figure.update_xaxes(title=f"labelled {axis_title(name)}")
+    figure.update_xaxes(title=f"labelled {axis_title(name)}{cell}")
     figure.update_yaxes(title=f"predicted {axis_title(name)}")
     return _style(figure)
 

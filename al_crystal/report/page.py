@@ -68,7 +68,7 @@ def _figures(campaign: Campaign, state: State, table: pd.DataFrame) -> Iterator[
 
 
 def _figure(title: str, text: str, figure: Any) -> str:
-    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+    drawn = figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
     return f"<section class='figure'><h3>{escape(title)}</h3><p>{escape(text)}</p>{drawn}</section>"
 
 
@@ -80,7 +80,7 @@ def _facts(campaign: Campaign, state: State, table: pd.DataFrame) -> str:
         "converged": f"{statuses.get('ok', 0)}",
         "distinct structures": f"{((table['status'] == 'ok') & (table['same_as'] == '')).sum()}",
         "best desirability": f"{table['desirability'].max():.3f}",
-        "hits": f"{int(table['hit'].sum())}",
+        "hits": "not judged" if table["hit"].isna().all() else f"{int(table['hit'].sum())}",
     }
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in facts.items())
 
@@ -91,25 +91,21 @@ def _best(campaign: Campaign, table: pd.DataFrame, count: int = 15) -> str:
         return "<p>No crystal has converged yet.</p>"
     properties = [column for column in good.columns if column.startswith("labelled_") and good[column].notna().any()]
     wanted = [f"labelled_{name}" for name in campaign.objective.properties if f"labelled_{name}" in properties]
-    columns = [*wanted, "e_above_hull", *(column for column in properties if column not in wanted and column != "labelled_energy_per_atom")]
+    above = [name for name in ("e_above_hull", "e_above_campaign_hull") if name in good]
+    columns = [*wanted, *above, *(column for column in properties if column not in wanted and column != "labelled_energy_per_atom")]
     head = "".join(f"<th>{escape(figures.axis_title(column.removeprefix('labelled_')))}</th>" for column in columns)
     rows = []
     for rank, (_, row) in enumerate(good.iterrows(), start=1):
         cells = "".join(f"<td>{_number(row[column])}</td>" for column in columns)
-        mark = "<span class='hit'>hit</span>" if row["hit"] else ""
+        mark = "<span class='hit'>hit</span>" if row["hit"] is True else ""
         rows.append(
             f"<tr><td>{rank}</td><th>{_formula(row['formula'])} {mark}</th><td>{row['relaxed_space_group_number']:.0f}</td>"
             f"<td>{escape(row['arm'])}</td><td>{row['round']}</td><td>{row['desirability']:.3f}</td>{cells}</tr>"
         )
-    known = (
-        "and not among the known crystals"
-        if campaign.known_crystals
-        else "; novelty was not checked, for want of a table of known crystals"
-    )
-    note = (
-        f"Energies above hull are against {escape(str(table['hull'].iloc[0]))}. "
-        f"A hit is converged, unlike the other labels, within 0.1 eV/atom of that hull {known}."
-    ).replace(" ;", ";")
+    hull = f"Energies above hull are against {escape(str(table['hull'].iloc[0]))}. "
+    hit = "A hit is wanted (desirability of at least 0.5), converged, unlike the other labels, novel, and within 0.1 eV/atom of the hull. "
+    judged = "" if good["hit"].notna().any() else "Hits were not judged: that needs a hull file (stability) and a table of known_crystals."
+    note = hull + hit + judged
     header = f"<tr><th></th><th>crystal</th><th>group</th><th>arm</th><th>round</th><th>desirability</th>{head}</tr>"
     return f"<div class='scroll'><table><thead>{header}</thead><tbody>{''.join(rows)}</tbody></table></div><p class='note'>{note}</p>"
 

@@ -6,13 +6,13 @@ from ase.db import connect
 from ase.io import read as read_atoms
 from pymatgen.core import Structure
 
-from al_crystal.config import ConfigError, load
+from al_crystal.config import ConfigError, StabilitySettings, load
 from al_crystal.export import export_labels
 from al_crystal.history import History, Labelled, Picks, Round, Start
 from al_crystal.measures import prediction_errors, round_metrics
 from al_crystal.results import ranking
 
-from .examples import candidate, crystal, label
+from .examples import LEVEL, candidate, crystal, label
 
 CRYSTALS = [crystal(0), crystal(1), crystal(2, {"K": 4, "Cl": 4}), crystal(3, {"Na": 4, "Br": 4}), crystal(4)]
 
@@ -37,31 +37,35 @@ def run(tmp_path):
         yield campaign, history.state
 
 
-def test_ranking_is_by_desirability_and_tells_copies_and_hits(run):
+def test_ranking_is_by_desirability_and_tells_copies(run):
     campaign, state = run
     table = ranking(campaign, state)
     assert table["desirability"].is_monotonic_decreasing
     rows = table.set_index("id")
     assert rows.loc[CRYSTALS[1].id, "same_as"] == CRYSTALS[0].id
-    assert not rows.loc[CRYSTALS[1].id, "hit"]
-    assert rows.loc[CRYSTALS[0].id, "hit"]
-    assert not rows.loc[CRYSTALS[4].id, "hit"]
     assert rows.loc[CRYSTALS[4].id, "desirability"] == 0.0
     assert set(table["hull"]) == {"the campaign's own hull"}
-    assert rows.loc[CRYSTALS[0].id, "e_above_hull"] == pytest.approx(0.0, abs=1e-6)
+    assert "e_above_hull" not in table
+    assert rows.loc[CRYSTALS[0].id, "e_above_campaign_hull"] == pytest.approx(0.0, abs=1e-6)
+    assert table["hit"].isna().all(), "without a reference hull and known crystals nothing is a hit"
 
 
-def test_a_known_crystal_is_no_hit(run, tmp_path):
+def test_a_hit_is_wanted_unique_novel_converged_and_near_the_hull(run, tmp_path):
     campaign, state = run
-    pd.DataFrame({"formula": ["NaCl"], "space_group_number": [225]}).to_csv(tmp_path / "known.csv", index=False)
-    table = ranking(campaign.model_copy(update={"known_crystals": tmp_path / "known.csv"}), state).set_index("id")
-    assert table.loc[CRYSTALS[0].id, "novel"] is False
-    assert not table.loc[CRYSTALS[0].id, "hit"]
+    hull, known = tmp_path / "hull.csv", tmp_path / "known.csv"
+    pd.DataFrame({"formula": ["NaCl", "KCl"], "formation_energy_per_atom": [-0.95, -2.5]}).to_csv(hull, index=False)
+    pd.DataFrame({"formula": ["LiF"], "space_group_number": [225]}).to_csv(known, index=False)
+    stability = StabilitySettings(hull=hull, level_of_theory=LEVEL)
+    judged = campaign.model_copy(update={"stability": stability, "known_crystals": known})
+    rows = ranking(judged, state).set_index("id")
+    assert rows.loc[CRYSTALS[0].id, "e_above_hull"] == pytest.approx(-0.05)
+    # NaCl; the same again; KCl, 0.5 eV above the hull; NaBr, of an unwanted gap; a rejected one
+    assert [bool(rows.loc[item.id, "hit"]) for item in CRYSTALS] == [True, False, False, False, False]
+    pd.DataFrame({"formula": ["NaCl"], "space_group_number": [225]}).to_csv(known, index=False)
+    assert not ranking(judged, state)["hit"].any()
 
 
 def test_a_hull_of_another_level_of_theory_is_refused(run, tmp_path):
-    from al_crystal.config import StabilitySettings
-
     campaign, state = run
     pd.DataFrame({"formula": ["NaCl"], "formation_energy_per_atom": [-2.0]}).to_csv(tmp_path / "hull.csv", index=False)
     stability = StabilitySettings(hull=tmp_path / "hull.csv", level_of_theory="r2SCAN")
@@ -103,4 +107,4 @@ def test_the_report_is_one_page_that_needs_no_network(run):
     assert "K<sub>" not in text
     assert "KCl" in text
     assert text.count("class='figure'") == 7
-    assert "not checked" in text
+    assert "not judged" in text
