@@ -20,6 +20,7 @@ from gfn.trajectory_balance import loss
 
 if TYPE_CHECKING:
     from al_crystal.crystal import CrystalBatch
+    from gfn.constraints import Restriction
     from gfn.environment import CrystalEnvironment
 
 LogReward = Callable[["CrystalBatch"], torch.Tensor]
@@ -56,6 +57,12 @@ class Trainer:
     def sampler(self) -> Sampler:
         """A sampler of the policy as it is now."""
         return Sampler(self.environment, self.policy)
+
+    def inside(self, restriction: Restriction) -> Trainer:
+        """A trainer that starts from this one's weights inside a restriction (finetuning); this one stays as it is."""
+        trainer = Trainer(self.environment.restricted(restriction), self.settings, self.seed)
+        trainer.policy.load_state_dict(self.policy.state_dict())
+        return trainer
 
     def use_dataset(self, crystals: CrystalBatch) -> int:
         """Known crystals to retrace trajectories from (``dataset_size`` an iteration).

@@ -1,0 +1,102 @@
+"""Configuration of ``python -m gfn.train`` and restriction files: YAML, validated, with ``extends:``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from gfn.constraints import Restriction, Settings, Space
+from gfn.settings import SamplerSettings
+
+
+class ConfigError(ValueError):
+    """A file that cannot be used; the message says which field, what was given and what is allowed."""
+
+
+class RewardSettings(Settings):
+    """The paper's rewards; all are floored at the sampler's ``reward_floor``."""
+
+    kind: Literal["density", "formation_energy", "band_gap"] = Field(
+        description="density: the density in g/cm3; formation_energy: exp(-strength E); band_gap: exp(-strength (gap - target)^2)"
+    )
+    property: str | None = Field(
+        default=None,
+        description="where the property comes from: `module:function` or `file.py:function` (relative to the configuration file), "
+        "a function of a CrystalBatch that gives (n,) values in eV/atom or eV; density needs none",
+    )
+    strength: float = Field(default=8.0, gt=0, description="factor in the exponent (per eV/atom, or per eV2)")
+    target: float = Field(default=1.34, description="band gap aimed at, in eV")
+
+
+class TrainConfig(Settings):
+    """One training run."""
+
+    space: Space = Field(default_factory=Space, description="what crystals may be")
+    sampler: SamplerSettings = Field(default_factory=SamplerSettings, description="policy and training")
+    reward: RewardSettings = Field(description="what is rewarded")
+    seed: int = Field(default=0, ge=0, description="decides every random number of the run")
+    known_crystals: Path | None = Field(
+        default=None, description="parquet table to retrace trajectories from (columns space_group_number, a..gamma, composition)"
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a training configuration.
+
+    Raises:
+        ConfigError: for a missing file, unknown or duplicate keys, or wrong values.
+    """
+    config = _validate(TrainConfig, path)
+    file, _, function = (config.reward.property or "").rpartition(":")
+    if file.endswith(".py"):
+        located = config.reward.model_copy(update={"property": f"{(path.parent / file).resolve()}:{function}"})
+        config = config.model_copy(update={"reward": located})
+    return config
+
+
+def load_restriction(path: Path) -> Restriction:
+    """Read a restriction.
+
+    Raises:
+        ConfigError: as for :func:`load_config`.
+    """
+    return _validate(Restriction, path)
+
+
+def _validate(model: type[Model], path: Path) -> Model:
+    try:
+        return model.model_validate(_read(path, ()))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']} (given: {e['input']!r})" for e in error.errors()]
+        raise ConfigError("\n".join([f"{path}: {len(lines)} field(s) cannot be used", *lines])) from error
+
+
+def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping in a file, merged over the one it extends."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if path in chain:
+        raise ConfigError(f"{path}: extends itself")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        content = YAML(typ="safe").load(path.read_text()) or {}
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping, given {type(content).__name__}")
+    base = content.pop("extends", None)
+    return _merge(_read((path.parent / base).resolve(), (*chain, path)), content) if base else content
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
