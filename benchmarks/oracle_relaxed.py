@@ -77,7 +77,7 @@ def main(
     output.write_text(json.dumps({"converged": int(converged.sum()), "structures": len(structures), "results": results}, indent=1))
 
 
-KINDS = (("MAE", lambda residual: np.abs(residual).mean()), ("bias", np.mean))
+KINDS = (("MAE", lambda residual: np.abs(residual).mean()), ("median", lambda residual: np.median(np.abs(residual))), ("bias", np.mean))
 
 if __name__ == "__main__":
     typer.run(main)
