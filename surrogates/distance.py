@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from surrogates.features import Rows, cell_features, element_table, global_features, pooled_properties
+from surrogates.features import Rows, element_table
+from surrogates.inputs import Inputs
 
 UNKNOWN_ELEMENT = 10.0
 """Added for every element that was never seen in training."""
@@ -31,13 +32,12 @@ class Distance:
     widest: torch.Tensor
     seen: torch.Tensor
 
-    def __call__(self, rows: Rows) -> torch.Tensor:
+    def __call__(self, inputs: Inputs) -> torch.Tensor:
         """``(n,)``: 0 inside the data, growing outside in units of the spacing; +10 for every unknown element."""
-        position = (_descriptor(rows) - self.offset) @ self.projection
+        position = (_descriptor(inputs) - self.offset) @ self.projection
         nearest = torch.cdist(position, self.centres).amin(1)
-        log_volume, _ = cell_features(rows)
-        outside = (nearest / self.spacing - 1).clamp(min=0) + (log_volume.abs() / self.widest - 1).clamp(min=0)
-        unknown = (~self.seen[rows.elements] & (rows.elements > 0)).sum(1)
+        outside = (nearest / self.spacing - 1).clamp(min=0) + (inputs.log_volume.abs() / self.widest - 1).clamp(min=0)
+        unknown = torch.zeros_like(nearest).index_add(0, inputs.packed.crystal, (~self.seen[inputs.elements]).float())
         return outside + UNKNOWN_ELEMENT * unknown
 
     def extended(self, rows: Rows) -> Distance:
@@ -45,7 +45,7 @@ class Distance:
         seen = self.seen.clone()
         seen[rows.elements.unique()] = True
         seen[0] = False
-        position = (_descriptor(rows) - self.offset) @ self.projection
+        position = (_descriptor(Inputs.of(rows)) - self.offset) @ self.projection
         return replace(self, centres=torch.cat([self.centres, position]), seen=seen)
 
     @classmethod
@@ -53,7 +53,8 @@ class Distance:
         """Whiten, cluster (k-means of scikit-learn) and measure the spacing on training rows."""
         from sklearn.cluster import MiniBatchKMeans
 
-        descriptor = _descriptor(rows)
+        inputs = Inputs.of(rows)
+        descriptor = _descriptor(inputs)
         offset = descriptor.mean(0)
         scale = descriptor.std(0).clamp(min=1e-3)
         _, values, vectors = torch.linalg.svd((descriptor - offset) / scale, full_matrices=False)
@@ -63,16 +64,13 @@ class Distance:
         means = MiniBatchKMeans(min(centres, len(rows)), random_state=seed, n_init=1, batch_size=4096).fit(position.numpy())
         middle = torch.tensor(means.cluster_centers_, dtype=torch.float32)
         nearest = torch.cat([torch.cdist(part, middle).amin(1) for part in position.split(4096)])
-        log_volume, _ = cell_features(rows)
-        real = ~rows.lattice_parameters.isnan().any(1)
         seen = torch.zeros(len(element_table()), dtype=torch.bool)
         seen[rows.elements.unique()] = True
         seen[0] = False
-        return cls(offset, projection, middle, nearest.quantile(0.95), log_volume[real].abs().quantile(0.99), seen)
+        return cls(offset, projection, middle, nearest.quantile(0.95), inputs.log_volume[inputs.known].abs().quantile(0.99), seen)
 
 
-def _descriptor(rows: Rows) -> torch.Tensor:
+def _descriptor(inputs: Inputs) -> torch.Tensor:
     """``(n, features)``: mean and standard deviation of the element properties, and the fractions' norms."""
-    properties = element_table()
-    pooled = pooled_properties(rows, properties[rows.elements])[:, : 2 * properties.shape[1]]
-    return torch.cat([pooled, global_features(rows)[:, 2:6]], dim=1)
+    count = element_table().shape[1]
+    return torch.cat([inputs.crystal[:, : 2 * count], inputs.crystal[:, 4 * count + 2 : 4 * count + 6]], dim=1)

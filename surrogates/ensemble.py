@@ -124,12 +124,11 @@ class Ensemble:
             return Predictions(torch.zeros(self.members, *none.shape), none, none, torch.zeros(0), torch.zeros(0))
         parts = []
         source = torch.zeros(len(rows), dtype=torch.int64) if source is None else source
-        with torch.no_grad():
+        with torch.inference_mode():
             for where in torch.arange(len(rows)).split(CHUNK):
-                part = rows[where]
-                inputs = Inputs.of(part)
+                inputs = Inputs.of(rows[where])
                 outputs = [network(inputs, source[where], level) for network in self._fast]
-                parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), part))
+                parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), inputs))
         return Predictions(
             members=torch.cat([part.members for part in parts], dim=1),
             mean=torch.cat([part.mean for part in parts]),
@@ -138,9 +137,9 @@ class Ensemble:
             strain=torch.cat([part.strain for part in parts]),
         )
 
-    def _chunk(self, output: Output, rows: Rows) -> Predictions:
+    def _chunk(self, output: Output, inputs: Inputs) -> Predictions:
         members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
-        distance = self.distance(rows)
+        distance = self.distance(inputs)
         deviation = self.calibration(output, distance)
         return Predictions(members, members.mean(0), deviation, distance, output.strain.mean(0))
 

@@ -24,9 +24,9 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: NetworkSettings = Field(default=NetworkSettings(), description="size of the network")
-    epochs: float = Field(default=16, gt=0, description="passes over the rows")
-    batch_size: int = Field(default=512, ge=1, description="rows per step")
-    deformed_batch: int = Field(default=32, ge=0, description="crystals with wrong cells per step")
+    epochs: float = Field(default=22, gt=0, description="passes over the rows")
+    batch_size: int = Field(default=256, ge=1, description="rows per step")
+    deformed_batch: int = Field(default=16, ge=0, description="crystals with wrong cells per step")
     learning_rate: float = Field(default=2e-3, gt=0, description="highest rate of AdamW, reached after the warm-up")
     warm_up: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     weight_decay: float = Field(default=0.02, ge=0, description="decoupled weight decay")
@@ -35,7 +35,7 @@ class TrainingSettings(BaseModel):
     energy_elbow: float = Field(default=0.15, gt=0, description="eV/atom; errors below it count squared, above it linearly")
     gap_elbow: float = Field(default=0.3, gt=0, description="eV; likewise for gaps")
     gap_weight: float = Field(default=0.35, ge=0, description="weight of the gap loss against the energy loss")
-    unstable_weight: float = Field(default=1.5, ge=0, description="weight of rows with a formation energy above zero")
+    unstable_weight: float = Field(default=2.5, ge=0, description="weight of rows with a formation energy above zero")
 
 
 def huber(error: torch.Tensor, elbow: float) -> torch.Tensor:

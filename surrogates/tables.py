@@ -106,6 +106,8 @@ def seed_table(data: Path, report: dict[str, int]) -> Table:
     empty = frame[list(PROPERTIES)].isna().all(axis=1)
     report["seed rows"], report["seed rows without a label, left out"] = len(frame), int(empty.sum())
     frame = frame[~empty].reset_index(drop=True)
+    for name in KEPT_APART:
+        report[f"seed rows of {name}, never trained on"] = int((frame["source"] == name).sum())
     _count_conflicts(frame, "composition", "space_group_number", "seed", report)
     compositions = [{ATOMIC_NUMBER[symbol]: count for symbol, count in json.loads(text).items()} for text in frame["composition"]]
     rows = Rows.from_compositions(compositions, frame["space_group_number"].to_numpy(), frame[list(LATTICE_PARAMETERS)].to_numpy(float))

@@ -53,7 +53,7 @@ def run(networks: tuple[Network, ...], rows: Rows, source: torch.Tensor, chunk: 
 def calibrated(networks: tuple[Network, ...], table: Table, deformed: Deformations | None, distance: Distance) -> Ensemble:
     """An ensemble whose spread is fitted on rows kept apart, in the mode the sampler is served: source unknown, cell as it is."""
     output = run(networks, table.rows, torch.zeros(len(table), dtype=torch.int64))
-    far = torch.cat([distance(table.rows[where]) for where in torch.arange(len(table)).split(4096)])
+    far = torch.cat([distance(Inputs.of(table.rows[where])) for where in torch.arange(len(table)).split(4096)])
     strain = labels = None
     if deformed is not None and len(deformed):
         cells = deformed.deformed()
@@ -75,6 +75,7 @@ def main(
     from safetensors.torch import load_file, save_file
 
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # decayed weights become denormal numbers, on which processors crawl
     report: dict[str, int] = {}
     table = join([without(seed_table(data, report), KEPT_APART), matbench_table(data, report)])
     for line, number in report.items():
@@ -88,7 +89,13 @@ def main(
         file = output / "trunks" / f"trunk_{number}.safetensors"
         if not file.exists():
             wrong = deformed.of_folds(TRAIN_FOLDS) if deformed else None
-            made = train_network(train, wrong, settings, torch_rng(number, 0, "surrogate"), lambda line: typer.echo(line))
+            made = train_network(
+                train,
+                wrong,
+                settings,
+                torch_rng(number, 0, "surrogate"),
+                lambda line: typer.echo(f"{time.process_time() - start:.0f} CPU s, {line}"),
+            )
             save_file(made.state_dict(), file)
         network = Network(settings.network)
         network.load_state_dict(load_file(file))

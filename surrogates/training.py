@@ -75,14 +75,18 @@ def observation_table(
     observations: Sequence[Observation], levels: tuple[str, ...], settings: SurrogateSettings
 ) -> tuple[Table, dict[str, Any]]:
     """Observations as a table (columns ``group`` and ``relaxed``), and a report of what was left out and what contradicts itself."""
-    known = [row for row in observations if any(name in row.properties for name in PROPERTIES)]
+    possible = [row for row in observations if row.crystal.volume > 0]
+    known = [row for row in possible if any(name in row.properties for name in PROPERTIES)]
     seen: dict[tuple[str, str, str], float] = {}
-    conflicts = 0
+    conflicts = not_numbers = 0
     targets, noise, level = (torch.full((len(known), 2), value) for value in (math.nan, 0.0, 0.0))
     unknown_noise = (settings.unknown_noise_energy, settings.unknown_noise_gap)
     for index, row in enumerate(known):
         for column, name in enumerate(PROPERTIES):
             if (value := row.properties.get(name)) is None:
+                continue
+            if not math.isfinite(value.value):
+                not_numbers += 1
                 continue
             before = seen.setdefault((row.crystal.id, name, value.level_of_theory), value.value)
             conflicts += abs(before - value.value) > CONFLICT[column]
@@ -93,7 +97,9 @@ def observation_table(
             noise[index, column] = noise[index, column] if value.standard_deviation is None else value.standard_deviation
     report = {
         "rows": len(known),
-        "rows without a predicted property, left out": len(observations) - len(known),
+        "rows whose cell closes no body, left out": len(observations) - len(possible),
+        "rows without a predicted property, left out": len(possible) - len(known),
+        "labels that are not finite numbers, left out": not_numbers,
         "labels of one crystal and level that differ by more than 0.1 eV/atom or 0.5 eV, all kept": conflicts,
         "levels of theory": list(levels),
     }

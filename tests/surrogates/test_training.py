@@ -91,14 +91,18 @@ def test_bad_labels_are_counted():
         observation(ROCK_SALT, energy=-3.0),
         observation(ROCK_SALT, energy=-2.0),
         observation(ROCK_SALT, energy=-2.5, level="PBE", deviation=None),
+        observation(ROCK_SALT, energy=float("nan"), gap=4.0),
+        observation(ROCK_SALT.model_copy(update={"lattice_parameters": (4.0, 4.0, 4.0, 150.0, 150.0, 150.0)}), energy=-3.0),
         Observation(crystal=ROCK_SALT, properties={"density": Value(value=3.6, level_of_theory="M3GNet")}, group="x", kind="relaxed"),
     ]
     table, report = observation_table(rows, ("M3GNet",), SurrogateSettings())
-    assert len(table) == report["rows"] == 3
+    assert len(table) == report["rows"] == 4
+    assert report["labels that are not finite numbers, left out"] == 1
+    assert report["rows whose cell closes no body, left out"] == 1
     assert report["rows without a predicted property, left out"] == 1
     assert next(value for key, value in report.items() if "differ by more" in key) == 1
-    assert table.level[:, 0].tolist() == [1, 1, 0]
-    assert table.noise[:, 0].tolist() == pytest.approx([0.05, 0.05, 0.0])
+    assert table.level[:, 0].tolist() == [1, 1, 0, 0]
+    assert table.noise[:, 0].tolist() == pytest.approx([0.05, 0.05, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("rows", [[], [Observation(crystal=ROCK_SALT, properties={}, group="x", kind="proposal")]])
