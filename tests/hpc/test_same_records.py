@@ -24,7 +24,7 @@ OF_THE_ENGINE = {"cost", "engine", "seconds", "wall_s", "cpu_s", "seconds_per_it
 ENGINES = {
     "inline": "{kind: inline}",
     "local": "{kind: local, workers: 2, time_limit_s: 3000}",
-    "slurm": "{kind: slurm, poll_s: 1, memory_gb: 3, time_limit_s: 3000, environment: ['export PYTHONPATH=%s']}" % ROOT,
+    "slurm": f"{{kind: slurm, poll_s: 1, memory_gb: 3, time_limit_s: 3000, environment: ['export PYTHONPATH={ROOT}']}}",
 }
 
 
