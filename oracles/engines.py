@@ -171,9 +171,10 @@ def prepare_worker(memory_limit_gb: float, parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)  # the driver died before the line above
-    import torch
-
-    torch.set_num_threads(1)
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"  # read when torch is imported, which happens with the first task
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def work(labeller: CanLabel, crystal: Identified, attempt: int) -> Label:

@@ -33,17 +33,8 @@ WAYS_FITTED = 1000  # structures that the logit is fitted on
 WAYS_LISTED = 500  # ways listed per structure
 
 
-def conventional_structures(folder: Path, folds: frozenset[int], exclude: str = "jarvis") -> Iterator[dict[str, Any]]:
-    """Standardised conventional cells with their orbits.
-
-    Yields:
-        id, group, lattice (rows, Å), positions (fractional), numbers, and orbits: (symbol, Wyckoff letter, multiplicity) each.
-    """
-    import spglib
-    from pymatgen.core import Lattice
-
-    from al_crystal.crystal import ATOMIC_NUMBER
-
+def read_rows(folder: Path, folds: frozenset[int], exclude: str = "jarvis") -> Iterator[dict[str, Any]]:
+    """Structures as published whose chemical system is in ``folds``: ``id``, ``lat``, ``sp``, ``fc`` (see the data card)."""
     seen = set()
     for file in sorted(folder.glob("*.jsonl.gz")):
         if exclude in file.name:
@@ -52,25 +43,38 @@ def conventional_structures(folder: Path, folds: frozenset[int], exclude: str = 
             row = json.loads(line)
             system = "-".join(sorted(set(row["sp"])))
             fold = int(hashlib.md5(system.encode()).hexdigest(), 16) % 10
-            if row["id"] in seen or fold not in folds:
-                continue
-            seen.add(row["id"])
-            cell: Any = (Lattice.from_parameters(*row["lat"]).matrix, row["fc"], [ATOMIC_NUMBER[symbol] for symbol in row["sp"]])
-            found: Any = spglib.get_symmetry_dataset(cell, symprec=0.01)
-            if found is None:
-                continue
-            scale = len(found.std_types) / len(row["sp"])  # the conventional cell holds more atoms than the cell given, or fewer
-            orbits: dict[int, list[Any]] = {}
-            for orbit, letter, symbol in zip(found.crystallographic_orbits, found.wyckoffs, row["sp"], strict=True):
-                orbits.setdefault(int(orbit), [symbol, letter, 0.0])[2] += scale
-            yield {
-                "id": row["id"],
-                "group": int(found.number),
-                "lattice": np.array(found.std_lattice),
-                "positions": np.array(found.std_positions),
-                "numbers": np.array(found.std_types),
-                "orbits": list(orbits.values()),
-            }
+            if row["id"] not in seen and fold in folds:
+                seen.add(row["id"])
+                yield row
+
+
+def conventional(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The standardised conventional cell of a row and its orbits; None where spglib finds no symmetry.
+
+    Returns:
+        id, group, lattice (rows, Å), positions (fractional), numbers, and orbits: (symbol, Wyckoff letter, multiplicity) each.
+    """
+    import spglib
+    from pymatgen.core import Lattice
+
+    from al_crystal.crystal import ATOMIC_NUMBER
+
+    cell: Any = (Lattice.from_parameters(*row["lat"]).matrix, row["fc"], [ATOMIC_NUMBER[symbol] for symbol in row["sp"]])
+    found: Any = spglib.get_symmetry_dataset(cell, symprec=0.01)
+    if found is None:
+        return None
+    scale = len(found.std_types) / len(row["sp"])  # the conventional cell holds more atoms than the cell given, or fewer
+    orbits: dict[int, list[Any]] = {}
+    for orbit, letter, symbol in zip(found.crystallographic_orbits, found.wyckoffs, row["sp"], strict=True):
+        orbits.setdefault(int(orbit), [symbol, letter, 0.0])[2] += scale
+    return {
+        "id": row["id"],
+        "group": int(found.number),
+        "lattice": np.array(found.std_lattice),
+        "positions": np.array(found.std_positions),
+        "numbers": np.array(found.std_types),
+        "orbits": list(orbits.values()),
+    }
 
 
 def pair_distances(structures: list[dict[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
@@ -142,7 +146,8 @@ def main(data: Annotated[Path | None, typer.Option(help="folder with structures/
     if folder is None or not (folder / "structures").is_dir():
         typer.echo(f"no structures/ in {folder}: name the data folder with --data or $AL_CRYSTAL_DATA", err=True)
         raise typer.Exit(2)
-    structures = list(conventional_structures(folder / "structures", frozenset(range(2, 10))))
+    rows = read_rows(folder / "structures", frozenset(range(2, 10)))
+    structures = [structure for row in rows if (structure := conventional(row)) is not None]
     pairs, radii = pair_distances(structures)
     ways, fitted = way_coefficients(structures)
     document = {

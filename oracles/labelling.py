@@ -135,19 +135,19 @@ class Labeller:
         checks["closest_approach"] = round(_closest(relaxed), 3)
         if checks["closest_approach"] < CLOSEST_RELAXED:
             reason = f"unphysical: two atoms at {checks['closest_approach']:.2f} of the shortest distance of their pair"
-            return label.model_copy(update={"reason": reason})
+            return label.model_copy(update={"reason": reason, "checks": checks})
         properties, unavailable = self._properties(structure, relaxed, potential)
         energy = properties.get("formation_energy_per_atom")
         low, high = self.settings.formation_energy_window
         if energy is not None and not low <= energy.value <= high:
             reason = f"unphysical: formation energy {energy.value:.2f} eV/atom outside {low:g} to {high:g}"
-            return label.model_copy(update={"reason": reason})
+            return label.model_copy(update={"reason": reason, "checks": checks})
         if self.settings.second_potential is not None:
             checks["second_potential"] = self._second_opinion(structure, energy)
         found = crystal_of(structure, self.settings.symprec)
         checks |= {"space_group": found.space_group, "space_group_kept": found.space_group == crystal.space_group}
         reason = "; ".join(["relaxed", *unavailable])
-        update = {"status": "ok", "reason": reason, "properties": properties, "relaxed": found}
+        update = {"status": "ok", "reason": reason, "properties": properties, "relaxed": found, "checks": checks}
         return label.model_copy(update=update)
 
     def _properties(self, structure: Any, relaxed: Relaxed, potential: Potential) -> tuple[dict[str, Value], list[str]]:

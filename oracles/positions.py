@@ -144,9 +144,15 @@ def draw(crystal: Crystal, settings: PositionSettings, generator: np.random.Gene
 
 
 def ranked(drafts: Sequence[Draft], potential: Potential) -> list[Draft]:
-    """The drafts with a finite static energy, lowest first."""
+    """The drafts with a finite static energy, lowest first.
+
+    Raises:
+        NoPositions: when none has one.
+    """
     found = potential.evaluate_cells([draft.cell for draft in drafts], derivatives=False)
     per_atom = found.energies / np.array([draft.cell.number_of_atoms for draft in drafts])
-    return [
-        replace(drafts[index], energy_per_atom=float(per_atom[index])) for index in np.argsort(per_atom) if np.isfinite(per_atom[index])
-    ]
+    order = [index for index in np.argsort(per_atom) if np.isfinite(per_atom[index])]
+    if not order:
+        formula = drafts[0].cell.to_structure().composition.formula
+        raise NoPositions(f"{formula}: the potential gives no finite energy for any of {len(drafts)} arrangements")
+    return [replace(drafts[index], energy_per_atom=float(per_atom[index])) for index in order]

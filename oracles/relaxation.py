@@ -5,7 +5,10 @@ leaves free (all of them where symmetry is freed). Each walks by a quasi-Newton 
 *Numerical Optimization*, chapters 4 and 18: damped BFGS; moduli of the eigenvalues, so that saddle points repel). One batched
 evaluation serves all crystals of a step; a crystal that is done leaves and the next one takes its place.
 
-Converged means forces **and** stress below their limits; nothing else does. Guards end a walk that has become unphysical.
+Converged means forces **and** stress below their limits; nothing else does. A potential whose neighbour list ends abruptly has kinks,
+and a minimum may lie in one, where the derivatives jump from one side to the other and vanish on neither; there, and only between two
+points closer than ``settings.kink``, the limits apply to a convex combination of the two sides (Clarke's condition for a stationary
+point of a continuous function), and the reason says so. Guards end a walk that has become unphysical.
 """
 
 from __future__ import annotations
@@ -127,6 +130,7 @@ class Walk:
         self.predicted = 0.0
         self.radius = self.settings.first_step
         self.energy = np.nan
+        self.last_gain = 0
 
     @property
     def size(self) -> int:
@@ -147,9 +151,11 @@ class Walk:
             noise = ENERGY_NOISE * abs(self.energy)
             quality = (gain + noise) / (self.predicted + noise)
             longest = self._length(self.step)
+            if longest <= self.settings.kink and np.isfinite(energy):
+                self._look_for_kink(gradient, forces, stress)
             if not np.isfinite(energy) or quality < 0.0:
                 self.radius = max(0.35 * min(longest, self.radius), 1e-4)
-            else:
+            elif self.outcome is None:
                 if quality < 0.25:
                     self.radius = 0.5 * longest
                 elif quality > 0.6 and longest > 0.8 * self.radius:
@@ -159,8 +165,21 @@ class Walk:
         if self.outcome is None:
             self._propose()
 
+    def _look_for_kink(self, gradient: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> None:
+        """Converged if between the standing point and the trial right beside it the derivatives pass through zero."""
+        jump = self.gradient - gradient
+        share = float(np.clip(self.gradient @ jump / max(jump @ jump, 1e-30), 0.0, 1.0))
+        force = float(np.linalg.norm((1 - share) * self.forces + share * forces, axis=1).max())
+        pressure = 0.0 if self.cell.fixed_cell else float(np.abs((1 - share) * self.stress + share * stress).max() * GPA)
+        if force <= self.settings.fmax and pressure <= self.settings.max_stress and 0.0 < share < 1.0:
+            self._end("converged", f"in a kink of the potential: force {force:.3f} eV/Å, stress {pressure:.2f} GPa between its two sides")
+            self.max_force, self.max_stress = force, pressure
+
     def _accept(self, energy: float, gradient: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> None:
+        if not energy >= self.energy - ENERGY_NOISE * abs(energy):
+            self.last_gain = self.evaluations
         self.cell, self.energy, self.gradient = self.trial, energy, gradient
+        self.forces, self.stress = forces, stress
         self.max_force = float(np.linalg.norm(forces, axis=1).max())
         self.max_stress = 0.0 if self.cell.fixed_cell else float(np.abs(stress).max() * GPA)
 
@@ -201,9 +220,13 @@ class Walk:
             step *= self.radius / length
         self.step = step
         self.predicted = -float(self.gradient @ step + 0.5 * step @ self.hessian @ step)
+        self.trial = self.stepped(step)
+
+    def stepped(self, step: np.ndarray) -> SymmetricCell:
+        """The standing point moved along the free coordinates, ``(free,)`` in Å (strains scaled to the stiffness of displacements)."""
         displacements, strain = self._unpack(step)
         positions = self.cell.positions + displacements @ np.linalg.inv(self.cell.lattice)
-        self.trial = self.cell.moved(self.cell.lattice @ _exponential(strain), positions)
+        return self.cell.moved(self.cell.lattice @ _exponential(strain), positions)
 
     def _guard_start(self) -> None:
         if np.isfinite(self.energy) and self.max_force > self.settings.largest_starting_force:
@@ -225,7 +248,7 @@ class Walk:
             self._end("unphysical", f"energy {per_atom:.2f} eV/atom outside {settings.energy_window[0]:g} to {settings.energy_window[1]:g}")
         elif self.max_force <= settings.fmax and self.max_stress <= settings.max_stress:
             self._end("converged", f"force {self.max_force:.3f} eV/Å, stress {self.max_stress:.2f} GPa")
-        elif self.evaluations >= settings.max_steps:
+        elif self.evaluations >= settings.max_steps or self.evaluations - self.last_gain > settings.patience:
             self._end(
                 "not converged",
                 f"after {self.evaluations} steps force {self.max_force:.3f} eV/Å (limit {settings.fmax:g}), "

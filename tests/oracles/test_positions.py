@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import spglib
+
+from al_crystal.crystal import Crystal
+from al_crystal.seeds import rng
+from oracles.positions import NoPositions, crowding, draw, ranked, shortest_distance
+from oracles.search import search
+from oracles.settings import Heat, PositionSettings, RelaxationSettings
+
+PEROVSKITE = Crystal(space_group=62, composition={"Ca": 4, "Ti": 4, "O": 12}, lattice_parameters=(5.5, 7.7, 5.4, 90, 90, 90))
+FEW = PositionSettings(ways=20, candidates=40)
+
+
+def test_drafts_have_the_composition_the_cell_and_the_group():
+    drafts = draw(PEROVSKITE, FEW, rng(0, 0, "test"))
+    assert len(drafts) > 10
+    for draft in drafts[:10]:
+        structure = draft.cell.to_structure()
+        assert structure.composition.get_el_amt_dict() == PEROVSKITE.composition
+        assert structure.volume == pytest.approx(PEROVSKITE.volume)
+        found = spglib.get_symmetry_dataset(draft.cell.to_arrays(), symprec=1e-4)
+        assert len(found.rotations) >= 8
+
+
+def test_crowding_sees_the_shortest_distance():
+    drafts = draw(PEROVSKITE, FEW, rng(1, 0, "test"))
+    for draft in drafts[:10]:
+        structure = draft.cell.to_structure()
+        distances = structure.distance_matrix + 1e3 * np.eye(len(structure))
+        symbols = [site.specie.symbol for site in structure]
+        known = np.array([[shortest_distance(one, other) for other in symbols] for one in symbols])
+        images = min(structure.lattice.abc) / max(known.diagonal())  # an atom and its own image
+        expected = min(float((distances / known).min()), float(images))
+        assert crowding(draft.cell, draft.cell.positions[None])[1][0] == pytest.approx(expected, abs=0.02)
+
+
+def test_the_same_seed_draws_the_same():
+    one, other = (draw(PEROVSKITE, FEW, rng(5, 0, "test")) for _ in range(2))
+    assert all(np.array_equal(a.cell.positions, b.cell.positions) for a, b in zip(one, other, strict=True))
+    assert not np.array_equal(one[-1].cell.positions, draw(PEROVSKITE, FEW, rng(6, 0, "test"))[-1].cell.positions)
+
+
+def test_impossible_crystals_are_refused_with_the_reason():
+    misfit = Crystal(space_group=227, composition={"C": 5}, lattice_parameters=(3.5, 3.5, 3.5, 90, 90, 90))
+    with pytest.raises(NoPositions, match="no way to put"):
+        draw(misfit, FEW, rng(0, 0, "test"))
+    crowded = Crystal(space_group=225, composition={"Na": 4, "Cl": 4}, lattice_parameters=(2.2, 2.2, 2.2, 90, 90, 90))
+    with pytest.raises(NoPositions, match="in every draw two atoms are closer"):
+        draw(crowded, FEW, rng(0, 0, "test"))
+
+
+def test_distances_are_sensible():
+    assert 1.7 < shortest_distance("Mg", "O") < 2.2
+    assert shortest_distance("Mg", "O") == shortest_distance("O", "Mg")
+    assert shortest_distance("Cs", "Cs") > shortest_distance("Li", "Li") > 1.5
+    assert shortest_distance("Og", "Rn") > 1  # never seen: from radii
+
+
+def test_search_finds_ordered_copper_gold(emt):
+    """L1_0 CuAu from its group, composition and cell: a potential that is real, an answer that is known."""
+    crystal = Crystal(space_group=123, composition={"Cu": 1, "Au": 1}, lattice_parameters=(2.8, 2.8, 3.7, 90, 90, 90))
+    settings = PositionSettings(ways=20, candidates=12, heats=(Heat(runners=4, steps=3),), relaxed=2)
+    found = search(crystal, emt, settings, RelaxationSettings(), rng(0, 0, "test"))
+    best = found[0]
+    assert best.relaxed.outcome == best.rest.outcome == "converged"
+    assert found == sorted(found, key=lambda one: one.relaxed.energy_per_atom)
+    assert np.allclose(best.rest.cell.lattice @ best.rest.cell.lattice.T, best.draft.cell.lattice @ best.draft.cell.lattice.T)
+    assert best.relaxed.energy_per_atom <= best.rest.energy_per_atom
+    energies = [draft.energy_per_atom for draft in ranked(draw(crystal, settings, rng(0, 0, "test")), emt)]
+    assert energies == sorted(energies)
