@@ -1,6 +1,6 @@
 """Train on an enumerable space and compare the policy with the truth: total variation to R / Z, log Z, and the volume distribution.
 
-Usage: python benchmarks/gfn_exact.py [--iterations 3000] [--backward learned|uniform] [--decoding volumetric|absolute]
+Usage: python benchmarks/gfn_exact.py [--iterations 2000] [--backward learned|uniform] [--decoding volumetric|absolute]
 
 The reward is a product of a rugged function of group and composition and of a Gaussian of one lattice quantity (the volume ratio, or the
 first edge), so that Z is a finite sum times a one-dimensional integral. The policy's probability of every (group, composition) is exact, so
@@ -115,7 +115,8 @@ def evaluate(trainer: Trainer, reward: Reward) -> dict[str, float]:
 
 
 def main(
-    iterations: int = 3000,
+    iterations: int = 2000,
+    rate: Annotated[float, typer.Option(help="Adam's step size")] = 3e-3,
     backward: Annotated[str, typer.Option(help="learned or uniform")] = "learned",
     decoding: Annotated[str, typer.Option(help="volumetric or absolute")] = "volumetric",
     output: Annotated[Path | None, typer.Option(help="write the numbers as JSON")] = None,
@@ -124,7 +125,9 @@ def main(
     torch.set_num_threads(1)
     kind: Literal["learned", "uniform"] = "uniform" if backward == "uniform" else "learned"
     environment = CrystalEnvironment(small_space(decoding))
-    settings = SamplerSettings(batch_size=100, iterations=iterations, decay_every=max(1, iterations // 5), exploration=0.1, backward=kind)
+    settings = SamplerSettings(
+        batch_size=100, iterations=iterations, learning_rate=rate, decay_every=max(1, iterations // 6), backward=kind
+    )
     trainer, reward = Trainer(environment, settings, seed=0), Reward(environment)
     begin = time.process_time()
     trainer.train(reward, iterations)

@@ -117,7 +117,7 @@ def roll_out(
 
 def _draw(weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """An index per row ``(n, k)`` with probability proportional to the weights, by the inverse of the cumulative sum."""
-    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
+    cumulative = np.cumsum(weights, axis=1)
     threshold = random.random(len(weights)) * cumulative[:, -1]
     return (cumulative <= threshold[:, None]).sum(axis=1)
 

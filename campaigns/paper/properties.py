@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
     from al_crystal.crystal import CrystalBatch
+    from al_crystal.stability import Hull
     from surrogates.ensemble import Ensemble
 
 
@@ -32,3 +35,19 @@ def formation_energy(batch: CrystalBatch) -> torch.Tensor:
 def band_gap(batch: CrystalBatch) -> torch.Tensor:
     """``(n,)`` eV."""
     return _mean(batch, "band_gap")
+
+
+@cache
+def _hull() -> Hull:
+    from al_crystal.stability import Hull
+
+    folder = os.environ.get("AL_CRYSTAL_DATA")
+    if folder is None:
+        raise ValueError("the hull is read from $AL_CRYSTAL_DATA/mp_hull_entries_matbench.csv.gz: set AL_CRYSTAL_DATA")
+    return Hull.from_file(Path(folder) / "mp_hull_entries_matbench.csv.gz", "PBE")
+
+
+def energy_above_hull(batch: CrystalBatch) -> torch.Tensor:
+    """``(n,)`` eV/atom: the surrogate's formation energy minus the Materials Project's hull."""
+    compositions = [crystal.composition for crystal in batch]
+    return torch.from_numpy(_hull().energies_above(compositions, formation_energy(batch).double().numpy()))

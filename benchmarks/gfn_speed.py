@@ -1,0 +1,93 @@
+"""Trajectories per CPU-second of training and sampling, on one thread, beside the two dense networks alone timed in the same run.
+
+Usage: python benchmarks/gfn_speed.py [--seconds 6] [--output FILE]
+
+Rows: training in the paper's space (22 elements, 113 groups) at batch 10, 100 and 256; the same at 256 with all 89 elements and 230 groups;
+10,000 samples; start-up of training; peak memory. The reward is the density. The dense networks are two perceptrons of three hidden layers
+of 256 with all heads of the paper's policies, forward and backward over the same number of rows (about 11.7 a trajectory), without
+any environment.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+
+from al_crystal.seeds import torch_rng
+from gfn.config import RewardSettings
+from gfn.constraints import Space
+from gfn.environment import CrystalEnvironment
+from gfn.rewards import log_reward
+from gfn.settings import SamplerSettings
+from gfn.trainer import Trainer
+
+STEPS_PER_TRAJECTORY = 11.7
+
+
+def training(space: Space, batch_size: int, seconds: float) -> float:
+    """Trajectories per CPU-second of training."""
+    trainer = Trainer(CrystalEnvironment(space), SamplerSettings(batch_size=batch_size), seed=0)
+    reward = log_reward(RewardSettings(kind="density"))
+    trainer.train(reward, 5)
+    begin, done = time.process_time(), 0
+    while time.process_time() - begin < seconds:
+        trainer.train(reward, 2)
+        done += 2 * batch_size
+    return done / (time.process_time() - begin)
+
+
+def dense_networks(batch_size: int, seconds: float) -> float:
+    """Trajectories per CPU-second that two dense networks alone would allow."""
+
+    def network(outputs: int) -> nn.Sequential:
+        layers: list[nn.Module] = [nn.Linear(271, 256), nn.LeakyReLU()]
+        for _ in range(2):
+            layers += [nn.Linear(256, 256), nn.LeakyReLU()]
+        return nn.Sequential(*layers, nn.Linear(256, outputs))
+
+    forward, backward = network(925), network(925)
+    rows = torch.randn(round(batch_size * STEPS_PER_TRAJECTORY), 271)
+    begin, done = time.process_time(), 0
+    while time.process_time() - begin < seconds:
+        with torch.no_grad():
+            forward(rows)
+        (forward(rows).mean() + backward(rows).mean()).backward()
+        done += batch_size
+    return done / (time.process_time() - begin)
+
+
+def main(seconds: float = 6.0, output: Annotated[Path | None, typer.Option(help="JSON file")] = None) -> None:
+    """Time, print, write."""
+    torch.set_num_threads(1)
+    paper = Space()
+    everything = Space(elements="all", space_groups="all")  # type: ignore[arg-type]
+    Trainer(CrystalEnvironment(paper), SamplerSettings(), seed=0)  # imports and compiled kernels are not timed
+    begin = time.process_time()
+    trainer = Trainer(CrystalEnvironment(paper), SamplerSettings(), seed=0)
+    numbers = {"start_up_seconds": time.process_time() - begin}
+    for batch_size in (10, 100, 256):
+        numbers[f"training_batch_{batch_size}"] = training(paper, batch_size, seconds)
+        numbers[f"dense_networks_batch_{batch_size}"] = dense_networks(batch_size, seconds / 2)
+        ratio = numbers[f"training_batch_{batch_size}"] / numbers[f"dense_networks_batch_{batch_size}"]
+        numbers[f"multiple_of_dense_batch_{batch_size}"] = ratio
+    numbers["training_batch_256_89_elements_230_groups"] = training(everything, 256, seconds)
+    trainer.sampler().sample(100, torch_rng(0, 0, "warm"))
+    begin = time.process_time()
+    trainer.sampler().sample(10_000, torch_rng(0, 0, "benchmark"))
+    numbers["sample_10000_seconds"] = time.process_time() - begin
+    numbers["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for name, value in numbers.items():
+        typer.echo(f"{name:45} {value:10.2f}")
+    if output:
+        output.write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

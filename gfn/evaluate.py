@@ -1,0 +1,177 @@
+"""Judge a table of crystals: ``python -m gfn.evaluate samples.parquet``.
+
+Each block declares what it needs; one whose input is not given is left out, saying so. Validity is judged by other libraries than the
+sampler's own tables: SMACT for neutrality, PyXtal for Wyckoff positions. Beside each number stands the paper's, where it gives one.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from gfn.symmetry import crystal_system, lattice_system, point_symmetry
+
+if TYPE_CHECKING:
+    from al_crystal.crystal import Crystal
+
+Numbers = dict[str, float | int]
+
+PAPER: dict[str, str] = {
+    "smact_neutral_and_pauling": "0.84",
+    "wyckoff_by_pyxtal": "1.00",
+    "lattice_system": "1.00",
+    "real_cell": "0.956 (untrained reference)",
+    "plausible_cell": "0.16 (published samples)",
+    "space_groups": "73",
+    "elements": "22",
+    "elements_in_top_100": "15",
+    "lattice_systems_in_top_100": "4",
+    "point_symmetries_in_top_100": "4",
+    "value_quantile_50": "-3.2 (formation energy)",
+    "value_quantile_95": "-2.0 (formation energy)",
+    "below_hull": "0.656",
+}
+"""The paper's figures for its formation-energy model (the two marked ones were measured on the authors' code and samples)."""
+
+
+def validity(crystals: list[Crystal]) -> Numbers:
+    """Shares of crystals that pass SMACT (icsd24; neutrality, and with Pauling's rule), PyXtal's Wyckoff check, their lattice system and a
+    positive metric determinant."""
+    from pymatgen.core import Composition
+    from pyxtal.symmetry import Group
+    from smact.screening import smact_validity
+
+    groups = {number: Group(number) for number in {crystal.space_group for crystal in crystals}}
+    passed = dict.fromkeys(("smact_neutral", "smact_neutral_and_pauling", "wyckoff_by_pyxtal", "lattice_system", "real_cell"), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for crystal in crystals:
+            composition = Composition(crystal.composition)
+            rule: dict[str, Any] = {"include_alloys": False, "oxidation_states_set": "icsd24"}
+            passed["smact_neutral"] += smact_validity(composition, use_pauling_test=False, **rule)
+            passed["smact_neutral_and_pauling"] += smact_validity(composition, use_pauling_test=True, **rule)
+            passed["wyckoff_by_pyxtal"] += bool(groups[crystal.space_group].check_compatible(list(crystal.composition.values()))[0])
+            passed["lattice_system"] += _metric_obeys(crystal)
+            passed["real_cell"] += crystal.volume > 0
+    return {name: count / len(crystals) for name, count in passed.items()}
+
+
+def _metric_obeys(crystal: Crystal) -> bool:
+    """Whether the metric tensor has the symmetry of the crystal system (International Tables A, 3.1.2), hexagonal axes for R groups."""
+    from pymatgen.core import Lattice
+
+    metric = np.array(Lattice.from_parameters(*crystal.lattice_parameters).metric_tensor)
+    scale = metric.trace()
+    (aa, ab, ac), (_, bb, bc), (_, _, cc) = metric / scale
+    zero = {
+        "triclinic": [],
+        "monoclinic": [ab, bc],
+        "orthorhombic": [ab, ac, bc],
+        "tetragonal": [ab, ac, bc, aa - bb],
+        "trigonal": [ac, bc, aa - bb, ab + aa / 2],
+        "hexagonal": [ac, bc, aa - bb, ab + aa / 2],
+        "cubic": [ab, ac, bc, aa - bb, aa - cc],
+    }
+    return bool(np.all(np.abs(zero[crystal_system(crystal.space_group)]) < 1e-6))
+
+
+def plausibility(crystals: list[Crystal]) -> Numbers:
+    """Shares with 6-60 Å3 per atom, with edges of 2.5-40 Å, and with both; median volume per atom."""
+    volume = np.array([crystal.volume_per_atom for crystal in crystals])
+    edges = np.array([crystal.lattice_parameters[:3] for crystal in crystals])
+    dense, sized = (volume >= 6) & (volume <= 60), (edges.min(axis=1) >= 2.5 - 1e-4) & (edges.max(axis=1) <= 40 + 1e-4)
+    return {
+        "plausible_volume": float(dense.mean()),
+        "plausible_edges": float(sized.mean()),
+        "plausible_cell": float((dense & sized).mean()),
+        "median_volume_per_atom": float(np.median(volume)),
+    }
+
+
+def diversity(crystals: list[Crystal], suffix: str = "") -> Numbers:
+    """Different groups, elements, lattice systems, point symmetries, formulas and crystals."""
+    return {
+        f"space_groups{suffix}": len({crystal.space_group for crystal in crystals}),
+        f"elements{suffix}": len({symbol for crystal in crystals for symbol in crystal.composition}),
+        f"lattice_systems{suffix}": len({lattice_system(crystal.space_group) for crystal in crystals}),
+        f"point_symmetries{suffix}": len({point_symmetry(crystal.space_group) for crystal in crystals}),
+        f"formulas{suffix}": len({_reduced(crystal) for crystal in crystals}),
+        f"crystals{suffix}": len({crystal.id for crystal in crystals}),
+    }
+
+
+def novelty(crystals: list[Crystal], reference: list[Crystal]) -> Numbers:
+    """Shares whose reduced formula, and whose formula and group, are not among known crystals."""
+    formulas = {_reduced(crystal) for crystal in reference}
+    pairs = {(crystal.space_group, _reduced(crystal)) for crystal in reference}
+    return {
+        "new_formula": float(np.mean([_reduced(crystal) not in formulas for crystal in crystals])),
+        "new_formula_and_group": float(np.mean([(crystal.space_group, _reduced(crystal)) not in pairs for crystal in crystals])),
+    }
+
+
+def quantiles(values: np.ndarray) -> Numbers:
+    """Quantiles of a predicted property."""
+    return {f"value_quantile_{100 * q:.0f}": float(np.quantile(values, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+
+
+def _reduced(crystal: Crystal) -> tuple[tuple[str, int], ...]:
+    divisor = int(np.gcd.reduce(list(crystal.composition.values())))
+    return tuple((symbol, count // divisor) for symbol, count in crystal.composition.items())
+
+
+def _values(path: str, crystals: list[Crystal]) -> np.ndarray:
+    from al_crystal.crystal import CrystalBatch
+    from gfn.rewards import import_function
+
+    function = import_function(path)
+    chunks = [crystals[start : start + 2048] for start in range(0, len(crystals), 2048)]
+    return np.concatenate([np.asarray(function(CrystalBatch.from_crystals(chunk)), dtype=float) for chunk in chunks])
+
+
+def main(
+    samples: Annotated[Path, typer.Argument(help="parquet table with space_group_number, a..gamma, composition")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file (default: beside the samples)")] = None,
+    reference: Annotated[Path | None, typer.Option(help="parquet table of known crystals, for novelty")] = None,
+    property: Annotated[str | None, typer.Option(help="`module:function` or `file.py:function` of a batch, lower is better")] = None,
+    above_hull: Annotated[str | None, typer.Option(help="the same for the energy above hull in eV/atom")] = None,
+) -> None:
+    """Print and write validity, plausibility, diversity, novelty and predicted properties of sampled crystals."""
+    import pandas as pd
+
+    from al_crystal.crystal import crystals_from_frame
+
+    crystals = crystals_from_frame(pd.read_parquet(samples))
+    numbers: Numbers = {"samples": len(crystals), **validity(crystals), **plausibility(crystals), **diversity(crystals)}
+    missing = []
+    if reference is not None:
+        numbers |= novelty(crystals, crystals_from_frame(pd.read_parquet(reference)))
+    else:
+        missing.append("novelty needs --reference")
+    if property is not None:
+        values = _values(property, crystals)
+        numbers |= quantiles(values) | diversity([crystals[i] for i in np.argsort(values)[:100]], "_in_top_100")
+    else:
+        missing.append("quantiles and the top 100 need --property")
+    if above_hull is not None:
+        energies = _values(above_hull, crystals)
+        numbers |= {"below_hull": float((energies < 0).mean()), "median_above_hull": float(np.median(energies))}
+    else:
+        missing.append("the share below the hull needs --above-hull")
+    for name, value in numbers.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        typer.echo(f"{name:30} {shown:>10}   {'paper: ' + PAPER[name] if name in PAPER else ''}".rstrip())
+    for sentence in missing:
+        typer.echo(f"left out: {sentence}")
+    target = output or samples.with_suffix(".evaluation.json")
+    target.write_text(json.dumps(numbers, indent=1) + "\n")
+    typer.echo(f"written to {target}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
