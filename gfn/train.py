@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from gfn.trainer import Trainer
 
 EVERY = 100
 """Iterations between progress lines; checkpoints every ten of them."""
@@ -54,7 +57,7 @@ def main(
     typer.echo(f"checkpoint written to {output}")
 
 
-def _use_known(trainer: Trainer, table: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _use_known(trainer: Trainer, table: Path) -> None:
     import pandas as pd
 
     from al_crystal.crystal import CrystalBatch, crystals_from_frame
