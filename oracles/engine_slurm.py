@@ -1,7 +1,7 @@
 """Slurm: one job per task, by its own commands (sbatch, squeue, scancel); nothing else is needed on the login node.
 
-executorlib and pysqa were tried and left: a look at a queue whose controller restarts ends executorlib's thread, a job that died
-while the driver was down is submitted again, its cache is pickle, and neither says why a job ended.
+executorlib (1.11) was read and left: it does not catch errors of squeue in its scheduling thread (a controller that restarts), submits
+a job again that died while the driver was down, keeps pickles, and does not say why a job ended.
 """
 
 from __future__ import annotations
