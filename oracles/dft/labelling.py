@@ -69,7 +69,7 @@ class DftLabeller(BaseModel):
             status="ok",
             reason=f"{self.settings.functional} with {self.settings.kind}",
             relaxed=promoted.relaxed,
-            cost={"cpu_seconds": time.process_time() - start[0], "wall_seconds": time.perf_counter() - start[1]},
+            cost={"cpu_s": round(time.process_time() - start[0], 3), "wall_s": round(time.perf_counter() - start[1], 3)},
             **findings,
             **common,
         )
