@@ -205,14 +205,10 @@ class History:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 32, 0).decode().strip() or "unknown"
+            _take(self._lock, folder)
+        except HistoryError:
             os.close(self._lock)
-            raise HistoryError(
-                f"{folder}: another driver (process {holder}) is running this campaign\n"
-                "  allowed: one driver at a time\n  fix: wait for it, stop it, or give this campaign another name"
-            ) from None
+            raise
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         self.path = folder / "history.jsonl"
@@ -266,6 +262,31 @@ def read(path: Path, *, repair: bool = False) -> State:
             file.truncate(whole)
             os.fsync(file.fileno())
     return state
+
+
+def check_free(folder: Path) -> None:
+    """Whether a driver could begin here, without touching anything.
+
+    Raises:
+        HistoryError: another driver holds the run.
+    """
+    if (folder / "lock").exists():
+        lock = os.open(folder / "lock", os.O_RDONLY)
+        try:
+            _take(lock, folder)
+        finally:
+            os.close(lock)
+
+
+def _take(lock: int, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
+        raise HistoryError(
+            f"{folder}: another driver (process {holder}) is running this campaign\n"
+            "  allowed: one driver at a time\n  fix: wait for it, stop it, or give this campaign another name"
+        ) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -49,7 +49,7 @@ def hull_of(campaign: Campaign, state: State) -> Hull | None:
             levels.add(energy.level_of_theory)
     if len(levels) > 1:
         raise ConfigError(f"{campaign.folder}: labels of several levels of theory cannot share a hull: {', '.join(sorted(levels))}")
-    return Hull.from_entries(entries, levels.pop().split(" -> ")[-1]) if levels else None
+    return Hull.from_entries(entries, levels.pop()) if levels else None
 
 
 def ranking(campaign: Campaign, state: State) -> pd.DataFrame:

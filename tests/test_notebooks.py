@@ -17,7 +17,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("notebook")
     path = folder / "campaign.yaml"
     path.write_text(f"extends: {ROOT / 'campaigns' / 'tiny.yaml'}\noutput: {folder}\nname: run\nrounds: 1\n")
-    subprocess.run([sys.executable, "-m", "al_crystal.run", str(path)], check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "al_crystal.run", str(path)], check=True, timeout=900)
     return folder / "run"
 
 

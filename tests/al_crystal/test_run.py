@@ -28,7 +28,7 @@ def _command(path: Path, *options: str) -> list[str]:
 
 
 def _run(path: Path, *options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(path, *options), capture_output=True, text=True, timeout=600, env=os.environ | (environment or {}))
+    return subprocess.run(_command(path, *options), capture_output=True, text=True, timeout=900, env=os.environ | (environment or {}))
 
 
 def _results(folder: Path) -> list[object]:
@@ -97,7 +97,7 @@ def test_killed_while_labelling_it_goes_on_without_loss_and_ends_the_same(finish
     history = tmp_path / "runs" / "tiny" / "history.jsonl"
     for kills_after in (3, 7):  # lines: start, picks, label, label, ... : once in the first round, once in the second
         process = subprocess.Popen(_command(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not (history.exists() and history.read_bytes().count(b"\n") >= kills_after):
             assert process.poll() is None, "finished before it could be killed"
             assert time.monotonic() < deadline
@@ -144,8 +144,11 @@ def test_help_and_a_wrong_campaign_are_answered_without_torch(tmp_path):
         ({"space": {"elements": ["Na", "K"], "space_groups": [225], "number_of_elements": [2, 2]}}, "leaves no crystal"),
         ({"oracles": {"potential": "M3GNet", "models": "nowhere"}}, "nowhere"),
         ({"oracles": {"potential": "Unobtainium"}}, "Unobtainium"),
+        ({"known_crystals": "nowhere.csv"}, "there is no file nowhere.csv"),
+        ({"space": {"elements": ["Na", "Rn", "Cl"]}}, "knows nothing of Rn"),
+        ({"stability": {"hull": __file__, "level_of_theory": "r2SCAN"}}, "the labels will be of"),
     ],
-    ids=["impossible space", "absent weights", "unknown potential"],
+    ids=["impossible space", "absent weights", "unknown potential", "no table", "unknown element", "hull of another level"],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, changes, message):
     done = _run(_campaign(tmp_path, **changes), environment={"HF_HUB_OFFLINE": "1"})
