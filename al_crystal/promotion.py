@@ -169,6 +169,8 @@ def with_formation_energy(label: Label, elements: dict[str, Label] | None) -> La
 
 def problems(campaign: Campaign) -> list[str]:
     """What stands in the way of the promotions here (code, licence, pseudopotentials), each with its fix."""
+    if not campaign.promotion:
+        return []  # what follows imports atomate2
     from oracles.dft import gpaw, vasp
     from oracles.dft.settings import GpawSettings
 
