@@ -33,7 +33,7 @@ class RelaxationSettings(Settings):
     first_step: float = Field(default=0.1, gt=0, description="length of the first step, Å")
     longest_step: float = Field(default=0.4, gt=0, description="no step moves an atom further, Å")
     strain_length: float = Field(default=4.0, gt=0, description="a strain of 1 counts as a step of this length, Å")
-    kink: float = Field(default=0.002, ge=0, description="steps up to this long are asked whether they cross a kink, Å (0: never)")
+    kink: float = Field(default=0.0, ge=0, description="steps up to this long may end in a kink of the potential, Å (0: never; try 0.002)")
     patience: int = Field(default=40, ge=1, description="a walk ends after so many evaluations without a lower energy")
     softest: float = Field(default=0.3, gt=0, description="least curvature assumed along any coordinate, eV/Å2")
     batch_atoms: int = Field(default=64, ge=1, description="representative atoms evaluated in one batch")
@@ -60,7 +60,9 @@ class PositionSettings(Settings):
         description="heats of the race",
     )
     relaxed: int = Field(default=5, ge=1, description="arrangements that are relaxed to the end")
-    time_limit_s: float = Field(default=10.0, gt=0, description="drawing stops after this many seconds")
+    time_limit_s: float = Field(
+        default=60.0, gt=0, description="drawing stops after this many seconds; one that does depends on the machine's speed"
+    )
 
 
 SPARE = PositionSettings(ways=12, candidates=24, heats=(Heat(runners=8, steps=5), Heat(runners=4, steps=8)), relaxed=2)
