@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,9 @@ def prepare(campaign: Campaign, campaign_file: Path) -> tuple[CrystalEnvironment
                 "  allowed: one potential for a whole campaign\n"
                 "  fix: make those weights available again, or give this campaign another name"
             )
-        loaded = load(potential)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries warn about their own deprecations
+            loaded = load(potential)
     except (PotentialNotFound, PotentialRefused) as error:
         raise ConfigError(f"{campaign_file}: `oracles.potential`: {error}") from None
     _check_elements(campaign, campaign_file, loaded)

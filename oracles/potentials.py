@@ -147,7 +147,7 @@ def resolve(name: str = "auto", folder: str | Path | None = None) -> PotentialRe
         try:
             record = _resolve_matgl("M3GNet", folder)
         except WeightsNotFound as error:
-            return _resolve_chgnet(f"auto: CHGNet, whose weights are in its wheel, because there are {error}")
+            return _resolve_chgnet(f"auto: CHGNet, whose weights come with its package; {error}")
         return record.model_copy(update={"reason": f"auto: {record.reason}"})
     if name in MATGL_MODELS:
         try:

@@ -54,8 +54,7 @@ def find_weights(name: str, folder: str | Path | None = None) -> Weights:
             return found
         searched.append(why_not)
     raise WeightsNotFound(
-        f"no weights for {name}: {'; '.join(searched)}. Put the model's folder into a directory and name that directory in "
-        "$AL_CRYSTAL_MODELS or in the setting models_folder."
+        f"no weights of {name}: {'; '.join(searched)} (name the directory that holds the model's folder in $AL_CRYSTAL_MODELS or oracles.models)"
     )
 
 
@@ -76,12 +75,12 @@ def _from_hub(name: str) -> tuple[Weights | None, str]:
     except Exception:  # the cache has no such model: the hub's own exception says no more than that
         pass
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-        return None, f"matgl's hub was not asked for {repository} because HF_HUB_OFFLINE is set and its cache does not hold it"
+        return None, "matgl's hub was not asked, for HF_HUB_OFFLINE is set, and its cache does not hold the model"
     problem = _within(HUB_CONTACT_SECONDS, lambda: HfApi().model_info(repository, timeout=HUB_CONTACT_SECONDS))
     if problem is None:
         problem = _within(HUB_DOWNLOAD_SECONDS, lambda: snapshot_download(repository, cache_dir=cache, allow_patterns=list(MODEL_FILES)))
     if problem is not None:
-        return None, f"matgl's hub does not hand out {repository} ({problem})"
+        return None, f"matgl's hub is out of reach: {problem}"
     return Weights(cached(), f"{name} downloaded from matgl's hub"), ""
 
 
