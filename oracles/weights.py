@@ -54,7 +54,8 @@ def find_weights(name: str, folder: str | Path | None = None) -> Weights:
             return found
         searched.append(why_not)
     raise WeightsNotFound(
-        f"no weights of {name}: {'; '.join(searched)} (name the directory that holds the model's folder in $AL_CRYSTAL_MODELS or oracles.models)"
+        f"no weights of {name}: {'; '.join(searched)} "
+        "(fix: name the directory that holds the model's folder in $AL_CRYSTAL_MODELS or oracles.models)"
     )
 
 
