@@ -51,12 +51,15 @@ def run(
 
 def execute(campaign: Campaign, environment: CrystalEnvironment, potential: PotentialRecord, once: bool = False) -> None:
     """Open the history, run what is missing, and write the results."""
+    import torch
+
     from .history import History, Start
     from .loop import Loop
     from .results import write_results
     from .terminal import Terminal
     from .versions import facts, write_manifest
 
+    torch.set_num_threads(1)  # the networks are too small to gain from more, and sums then do not depend on the number of cores
     terminal = Terminal()
     with History(campaign.folder) as history:
         if history.state.start is None:
