@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/hard_constraints.py [CAMPAIGN.yaml] [--checkpoint RUN/round-003/sampler] [-n 10000]
 
-Draws from the untrained sampler of a campaign's space, and from a trained one if a checkpoint is given; SMACT judges neutrality and
-Pauling's rule, PyXtal the Wyckoff positions, the symmetry of the metric tensor (International Tables A, 3.1.2) the lattice; the volume must be
-positive. Prints the number of crystals that fail each; exit code 1 if any does.
+Draws from the untrained sampler of a campaign's space, and from a trained one if a checkpoint is given. SMACT judges neutrality and
+Pauling's rule, PyXtal the Wyckoff positions, the symmetry of the metric tensor (International Tables A, 3.1.2) the lattice; the volume
+must be positive. Prints the number of crystals that fail each; exit code 1 if any does.
 """
 
 from __future__ import annotations
