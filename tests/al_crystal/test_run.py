@@ -32,12 +32,14 @@ def _run(path: Path, *options: str, environment: dict[str, str] | None = None) -
 
 
 def _results(folder: Path) -> list[object]:
-    """What a history says, but for times."""
+    """What a history says, but for times and processes."""
     state = read(folder / "history.jsonl")
     rows: list[object] = []
     for entry in state.rounds:
         rows.append([candidate.model_dump(mode="json") for candidate in entry.candidates])
-        labels = {key: label.model_dump(mode="json", exclude={"cost"}) for key, label in entry.labels.items()}
+        labels = {
+            key: label.model_dump(mode="json", exclude={"cost": True, "provenance": {"engine"}}) for key, label in entry.labels.items()
+        }
         rows.append(dict(sorted(labels.items())))
     return rows
 

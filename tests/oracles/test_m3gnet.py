@@ -33,10 +33,11 @@ def test_same_as_matgl(m3gnet, aggregation):
     finally:
         m3gnet.use_aggregation(before)
     assert ours.energies == pytest.approx(theirs.energies, abs=2e-4)
-    for one, other in zip(ours.forces, theirs.forces, strict=True):
-        assert np.allclose(one, other, atol=2e-4, rtol=1e-3)
-    assert np.allclose(ours.stresses, theirs.stresses, atol=2e-6, rtol=1e-3)
-    assert max(np.abs(force).max() for force in theirs.forces) > 0.5  # they are far from rest, or this proves little
+    largest = max(np.abs(force).max() for force in theirs.forces)
+    assert largest > 0.5  # they are far from rest, or this proves little
+    for one, other in zip(ours.forces, theirs.forces, strict=True):  # float32 errors go with the largest force
+        assert np.allclose(one, other, atol=2e-4 * max(1.0, largest), rtol=1e-3)
+    assert np.allclose(ours.stresses, theirs.stresses, atol=2e-6 * max(1.0, largest), rtol=1e-3)
 
 
 @pytest.mark.models
