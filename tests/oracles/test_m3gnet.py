@@ -23,8 +23,9 @@ def crystals() -> list[Structure]:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("aggregation", ["destination", "source"])
-def test_same_as_matgl(m3gnet, aggregation):
+@pytest.mark.parametrize(("aggregation", "force", "stress"), [("destination", 5e-5, 2e-6), ("source", 2e-3, 2e-4)])
+def test_same_as_matgl(m3gnet, aggregation, force, stress):
+    """eV/Å and eV/Å3. These weights mean ``destination``; summed into the source atom they give meaningless, ill-conditioned values."""
     structures = crystals()
     before = m3gnet.record.aggregation
     try:
@@ -33,11 +34,10 @@ def test_same_as_matgl(m3gnet, aggregation):
     finally:
         m3gnet.use_aggregation(before)
     assert ours.energies == pytest.approx(theirs.energies, abs=2e-4)
-    largest = max(np.abs(force).max() for force in theirs.forces)
-    assert largest > 0.5  # they are far from rest, or this proves little
-    for one, other in zip(ours.forces, theirs.forces, strict=True):  # float32 errors go with the largest force
-        assert np.allclose(one, other, atol=2e-4 * max(1.0, largest), rtol=1e-3)
-    assert np.allclose(ours.stresses, theirs.stresses, atol=2e-6 * max(1.0, largest), rtol=1e-3)
+    for one, other in zip(ours.forces, theirs.forces, strict=True):
+        assert np.allclose(one, other, atol=force, rtol=0)
+    assert np.allclose(ours.stresses, theirs.stresses, atol=stress, rtol=0)
+    assert max(np.abs(each).max() for each in theirs.forces) > 0.5  # they are far from rest, or this proves little
 
 
 @pytest.mark.models
