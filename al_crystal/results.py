@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from .crystal import UNITS
@@ -52,13 +53,34 @@ def hull_of(campaign: Campaign, state: State) -> Hull | None:
     return Hull.from_entries(entries, levels.pop()) if levels else None
 
 
+def promoted_above_hull(state: State) -> dict[str, dict[str, float]]:
+    """By promotion and crystal id: eV/atom above the hull of that promotion's own formation energies and the elements.
+
+    One hull for each level of theory: energies of different settings never meet. There is no hull of known phases at these levels,
+    so a crystal alone in its chemical system stands at zero, whatever competes with it.
+    """
+    levels: dict[tuple[str, str], dict[str, tuple[Counter[str], Value]]] = {}
+    for entry in state.rounds:
+        for name, lines in entry.promoted.items():
+            for key, line in lines.items():
+                energy, structure = line.label.properties.get(ENERGY), line.label.structure
+                if line.label.status == "ok" and energy is not None and structure is not None:
+                    levels.setdefault((name, energy.level_of_theory), {})[key] = (Counter(structure.species), energy)
+    above: dict[str, dict[str, float]] = {}
+    for (name, level), found in levels.items():
+        hull = Hull.from_entries([(composition, energy.value) for composition, energy in found.values()], level)
+        above.setdefault(name, {}).update({key: hull.value_above(*pair).value for key, pair in found.items()})
+    return above
+
+
 def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
     """The candidates with their labels, most desirable first.
 
     Columns beside those of ``State.to_frame``: ``desirability``; ``same_as`` (id of the earlier crystal of the same relaxed
     structure, or empty); ``novel`` (not in the campaign's table of known crystals; missing without one); ``e_above_hull`` in eV/atom
     against a reference hull, or ``e_above_campaign_hull`` without one; ``hull`` (its name); ``hit``: a wanted crystal (desirability
-    of at least 0.5), converged, unique, novel and within 0.1 eV/atom of a reference hull; missing where that cannot be judged.
+    of at least 0.5), converged, unique, novel and within 0.1 eV/atom of a reference hull; missing where that cannot be judged;
+    ``<promotion>_e_above_campaign_hull``: :func:`promoted_above_hull`.
     """
     import pandas as pd
 
@@ -89,6 +111,8 @@ def ranking(campaign: Campaign, state: State) -> pd.DataFrame:
         rows.append(row)
     frame = pd.concat([frame, pd.DataFrame(rows)], axis=1)
     frame["hull"] = "none" if hull is None else "the campaign's own hull" if hull.source == "campaign" else str(campaign.stability.hull)
+    for name, above in promoted_above_hull(state).items():
+        frame[f"{name}_e_above_campaign_hull"] = frame["id"].map(above)
     return frame.sort_values("desirability", ascending=False, kind="stable").reset_index(drop=True)
 
 

@@ -49,6 +49,7 @@ start_munge() {
   [ -s /etc/munge/munge.key ] || (umask 077 && head -c 1024 /dev/urandom > /etc/munge/munge.key)
   chown -R munge: /etc/munge && chmod 400 /etc/munge/munge.key
   install -d -o munge -g munge -m 755 /run/munge && install -d -o munge -g munge -m 700 /var/log/munge /var/lib/munge
+  touch "$rig/munged-is-ours"
   if command -v runuser > /dev/null; then runuser -u munge -- munged; else su -s /bin/sh munge -c munged; fi
 }
 
@@ -82,7 +83,10 @@ case "${1:-up}" in
     write_configuration; start_munge
     slurmctld; slurmd; wait_until_up
     ;;
-  down) stop slurmctld; stop slurmd ;;
+  down)
+    stop slurmctld; stop slurmd
+    if [ -e "$rig/munged-is-ours" ]; then pkill -x munged || true; rm "$rig/munged-is-ours"; fi
+    ;;
   stop-controller) stop slurmctld ;;
   start-controller) slurmctld ;;
   *) echo "usage: rigs/slurm.sh up | down | stop-controller | start-controller" >&2; exit 2 ;;

@@ -38,6 +38,7 @@ def page(campaign: Campaign, state: State, table: pd.DataFrame) -> str:
         description=escape(campaign.description),
         facts=_facts(campaign, state, table),
         best=_best(campaign, table),
+        checked=_checked(state, table),
         figures="\n".join(_figure(title, text, figure) for title, text, figure in _figures(campaign, state, table)),
         provenance=_provenance(campaign, state),
         plotly=get_plotlyjs(),
@@ -106,8 +107,49 @@ def _best(campaign: Campaign, table: pd.DataFrame, count: int = 15) -> str:
     hit = "A hit is wanted (desirability of at least 0.5), converged, unlike the other labels, novel, and within 0.1 eV/atom of the hull. "
     judged = "" if good["hit"].notna().any() else "Hits were not judged: that needs a hull file (stability) and a table of known_crystals."
     note = hull + hit + judged
-    header = f"<tr><th></th><th>crystal</th><th>group</th><th>arm</th><th>round</th><th>desirability</th>{head}</tr>"
+    header = f"<tr><th></th><th class='text'>crystal</th><th>group</th><th>arm</th><th>round</th><th>desirability</th>{head}</tr>"
     return f"<div class='scroll'><table><thead>{header}</thead><tbody>{''.join(rows)}</tbody></table></div><p class='note'>{note}</p>"
+
+
+def _checked(state: State, table: pd.DataFrame) -> str:
+    """What density-functional theory said of the crystals that were promoted to it, beside what the potential had said."""
+    promoted = [(name, key, line.label) for entry in state.rounds for name, lines in entry.promoted.items() for key, line in lines.items()]
+    if not promoted:
+        return ""
+    rows_by_id = table.set_index("id")
+    rows = []
+    for name, key, label in promoted:
+        row = rows_by_id.loc[key]
+        pairs = []
+        for target in ("band_gap", "formation_energy_per_atom"):
+            value = label.properties.get(target)
+            pairs += [row.get(f"labelled_{target}"), None if value is None else value.value]
+        numbers = (*pairs, row.get(f"{name}_e_above_campaign_hull"), label.checks.get("max_force"))
+        remark = str(label.checks.get("formation_energy_per_atom", "")) if label.status == "ok" else label.reason
+        rows.append(
+            f"<tr><th>{_formula(row['formula'])}</th><td>{row['round']}</td><td class='text'>{escape(name)}: {label.status}</td>"
+            f"{''.join(f'<td>{_number(number)}</td>' for number in numbers)}<td class='text'>{escape(remark)}</td></tr>"
+        )
+    heads = (
+        "round",
+        "calculation",
+        "gap: potential (eV)",
+        "gap: DFT (eV)",
+        "formation energy: potential (eV/atom)",
+        "formation energy: DFT (eV/atom)",
+        "above the DFT labels' own hull (eV/atom)",
+        "largest force (eV/Å)",
+        "remark",
+    )
+    header = "<tr><th class='text'>crystal</th>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"
+    levels = sorted({value.level_of_theory for _, _, label in promoted for value in label.properties.values()})
+    note = (
+        "DFT labels are of another level of theory: they are compared here and train nothing. Formation energies are against the elements "
+        "at the same settings, uncorrected. The hull is that of these labels and the elements alone, because no known phases were "
+        "calculated at this level: zero does not say stable. The force is what DFT finds at the potential's geometry. Levels: "
+    )
+    table_text = f"<div class='scroll'><table><thead>{header}</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    return f"<h2>Checked with density-functional theory</h2>{table_text}<p class='note'>{note}{escape('; '.join(levels))}</p>"
 
 
 def _provenance(campaign: Campaign, state: State) -> str:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from al_crystal.crystal import AtomicStructure, Label, Value
 from al_crystal.history import History, Labelled, Picks, Start, read
 from al_crystal.promotion import PromotionRule, conditions, missing, references, with_formation_energy
+from al_crystal.results import promoted_above_hull
 from oracles.dft.labelling import Promoted
 from oracles.dft.settings import GpawSettings
 
@@ -89,8 +90,8 @@ def test_references_are_computed_once_and_retried_when_they_failed(tmp_path: Pat
             status = "failed" if one.id == "reference-O" and attempt == 0 else "ok"
             yield dft_label(one.id, status, geometry="the element", attempt=attempt)
 
-    assert set(references({"Mg", "O", "S"}, tmp_path, 1, compute)) == {"Mg", "O"}  # S has no simple reference state
-    labels = references({"Mg", "O", "S"}, tmp_path, 1, compute)
+    assert set(references({"Mg", "O", "Mn"}, tmp_path, 1, compute)) == {"Mg", "O"}  # Mn has no simple reference state
+    labels = references({"Mg", "O", "Mn"}, tmp_path, 1, compute)
     assert {key: label.status for key, label in labels.items()} == {"Mg": "ok", "O": "ok"}
     references({"Mg", "O"}, tmp_path, 1, compute)
     assert asked == [("reference-Mg", 0), ("reference-O", 0), ("reference-O", 1)]
@@ -105,3 +106,17 @@ def test_formation_energy_or_the_reason_why_not() -> None:
     assert "no reference energy of O" in with_formation_energy(dft_label("MgO"), {"Mg": elements["Mg"]}).checks["formation_energy_per_atom"]
     failed = {**elements, "O": dft_label("O", "failed")}
     assert "no reference energy of O" in with_formation_energy(dft_label("MgO"), failed).checks["formation_energy_per_atom"]
+
+
+def test_hull_of_promoted_labels_holds_one_level_and_the_elements(tmp_path: Path) -> None:
+    """MgO at -3 eV/atom; another label of the same composition lies above it, one of another level does not see it."""
+    picks = [candidate(crystal(index)) for index in range(3)]
+    with History(tmp_path) as history:
+        history.append(Start(campaign="x", facts={}))
+        history.append(Picks(round=0, candidates=picks))
+        for picked, energy, level in zip(picks, (-3.0, -2.8, -2.5), ("PBE", "PBE", "r2SCAN"), strict=True):
+            value = Value(value=energy, level_of_theory=level)
+            label = dft_label(picked.id).model_copy(update={"properties": {"formation_energy_per_atom": value}})
+            history.append(Labelled(round=0, attempt=0, label=label, promotion="gpaw"))
+    above = promoted_above_hull(history.state)["gpaw"]
+    assert [above[picked.id] for picked in picks] == pytest.approx([0.0, 0.2, 0.0], abs=1e-6)

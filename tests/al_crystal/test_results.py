@@ -7,6 +7,7 @@ from ase.io import read as read_atoms
 from pymatgen.core import Structure
 
 from al_crystal.config import ConfigError, StabilitySettings, load
+from al_crystal.crystal import Value
 from al_crystal.export import export_labels
 from al_crystal.history import History, Labelled, Picks, Round, Start
 from al_crystal.measures import prediction_errors, round_metrics
@@ -108,3 +109,20 @@ def test_the_report_is_one_page_that_needs_no_network(run):
     assert "KCl" in text
     assert text.count("class='figure'") == 7
     assert "not judged" in text
+
+
+def test_the_report_shows_what_dft_said_and_why_energies_are_withheld(run):
+    from al_crystal.report.page import page
+
+    campaign, state = run
+    value = Value(value=4.4, level_of_theory="PBE GPAW")
+    checks = {"formation_energy_per_atom": "withheld: no reference energy of Na at this level", "max_force": 0.012}
+    said = label(CRYSTALS[0]).model_copy(update={"properties": {"band_gap": value}, "checks": checks})
+    assert "density-functional" not in page(campaign, state, ranking(campaign, state))
+    state.add(Labelled(round=0, attempt=0, label=said, promotion="gpaw"))
+    state.add(Labelled(round=0, attempt=0, label=label(CRYSTALS[2], "rejected"), promotion="gpaw"))
+    text = page(campaign, state, ranking(campaign, state)).partition("Checked with density-functional theory")[2].partition("<h2>")[0]
+    assert "withheld: no reference energy of Na at this level" in text
+    assert "gpaw: rejected" in text
+    assert "because of the test" in text
+    assert "<td>1.300</td><td>4.400</td><td>-1.000</td><td>–</td><td>–</td><td>0.012</td>" in text

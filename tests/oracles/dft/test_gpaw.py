@@ -107,8 +107,21 @@ def test_a_machine_without_gpaw_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 def test_reference_states() -> None:
     assert reference_structure("Mg").species == ("Mg", "Mg")
     assert reference_structure("O").species == ("O", "O")
-    with pytest.raises(NoReference, match="S: its ground state"):
-        reference_structure("S")
+    aluminium = reference_structure("Al").to_pymatgen()
+    assert aluminium.volume == pytest.approx(16.48, abs=0.02)  # PBE volume of the Delta project, Å3/atom
+    with pytest.raises(NoReference, match="Mn: no simple ground state"):
+        reference_structure("Mn")
+
+
+def test_ring_of_sulphur() -> None:
+    ring = reference_structure("S").to_pymatgen()
+    assert ring.composition.formula == "S8"
+    for site in ring:
+        first, second = sorted(ring.get_neighbors(site, 2.5), key=lambda other: other.nn_distance)
+        assert (first.nn_distance, second.nn_distance) == pytest.approx((2.055, 2.055), abs=1e-4)
+        bonds = [other.coords - site.coords for other in (first, second)]
+        cosine = bonds[0] @ bonds[1] / (first.nn_distance * second.nn_distance)
+        assert np.degrees(np.arccos(cosine)) == pytest.approx(108.2, abs=0.01)
 
 
 def test_cells_are_handed_over_right_handed_and_unmirrored() -> None:
