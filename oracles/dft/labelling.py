@@ -7,6 +7,7 @@ import io
 import logging
 import tempfile
 import time
+import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,8 @@ def run(flow: Flow | Job) -> dict[str, Any]:
 
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore(), "trajectory": MemoryStore()})
     logging.getLogger("jobflow").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="al-crystal-") as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory(prefix="al-crystal-") as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # jobflow's own use of monty
         responses = run_locally(flow, store=store, log=False, create_folders=True, root_dir=folder, raise_immediately=True)
     names = {job.uuid: job.name for job, _ in flow.iterflow()} if hasattr(flow, "iterflow") else {flow.uuid: flow.name}
     return {names.get(uuid, uuid): response[max(response)].output for uuid, response in responses.items()}
