@@ -97,7 +97,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in ("model.pt", "state.pt", "model.json"):
             (Path(folder) / name).write_bytes(b"garbage")
-        quick = _run(["hang", "segfault", "memory", "exception"], count, folder, LocalSettings(workers=workers, time_limit_s=8))
+        quick = _run(["hang", "segfault", "memory", "exception"], count, folder, LocalSettings(workers=workers, time_limit_s=3))
         slow = _run(["nan", "weights"], count, folder, LocalSettings(workers=workers, time_limit_s=600))
     typer.echo("fault       tasks  labels  as they should be")
     for fault in EXPECTED:

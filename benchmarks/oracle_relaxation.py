@@ -50,6 +50,22 @@ def main(
         _workers(data)
 
 
+def _cells(data: Path, count: int, file: Path) -> list[Any]:
+    """The cells of the file; drawn and written there first where there is none.
+
+    PyXtal draws differently in every process, whatever generator it is given, so the results of an interrupted run belong to its cells.
+    """
+    from pymatgen.core import Structure
+
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(structure.as_dict()) + "\n" for structure in _drawn(data, count)))
+    lines = file.read_text().splitlines()
+    if len(lines) < count:
+        raise SystemExit(f"{file} has {len(lines)} cells, {count} are asked for; remove it and the results beside it to draw anew")
+    return [Structure.from_dict(json.loads(line)) for line in lines[:count]]
+
+
 def _drawn(data: Path, count: int) -> list[Any]:
     """Random arrangements by PyXtal in real cells, as pymatgen structures of the conventional cell."""
     import pandas as pd
@@ -107,7 +123,9 @@ def _plain(structures: list[Any], output: Path) -> list[dict[str, Any]]:
             energy = float(atoms.get_potential_energy()) / len(atoms)
         except Exception:  # the plain way stops on a cell that flew apart: not converged
             converged, energy = False, float("nan")
-        done.append({"converged": converged, "energy": energy, "steps": optimizer.nsteps, "cpu_s": time.process_time() - start})
+        cost = time.process_time() - start
+        ended = {"lattice": atoms.cell.tolist(), "positions": atoms.get_scaled_positions().tolist(), "numbers": atoms.numbers.tolist()}
+        done.append({"converged": converged, "energy": energy, "steps": optimizer.nsteps, "cpu_s": cost, **ended})
         with output.open("a") as file:
             file.write(json.dumps(done[-1]) + "\n")
     return done

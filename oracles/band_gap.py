@@ -37,8 +37,6 @@ def gap_head(potential: str) -> GapEnsemble:
     Raises:
         PropertyUnavailable: where none was trained, naming those that were.
     """
-    from oracles.gap_network import GapEnsemble
-
     folder = files("oracles") / "pretrained"
     file = Path(str(folder / f"band_gap_{potential}.safetensors"))
     if not file.is_file():
@@ -49,6 +47,8 @@ def gap_head(potential: str) -> GapEnsemble:
             f"no band-gap head for the potential {potential!r}; trained are {', '.join(known)}. "
             "Train one: python -m oracles.training.band_gap"
         )
+    from oracles.gap_network import GapEnsemble
+
     return GapEnsemble.load(file)
 
 
@@ -65,6 +65,8 @@ class BandGap(Oracle):
 
     def level_of_theory(self, potential: Potential) -> str:
         """``"<model> -> PBE band gap"``."""
+        if self.model == "head":
+            gap_head(potential.level_of_theory)  # there has to be one
         return f"{potential.level_of_theory if self.model == 'head' else MEGNET_LEVEL} -> {PBE_GAP}"
 
     def evaluate(self, structures: Sequence[Structure], context: Context) -> list[dict[str, Value]]:

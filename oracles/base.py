@@ -61,7 +61,11 @@ class Oracle(BaseModel, ABC):
 
     @abstractmethod
     def level_of_theory(self, potential: Potential) -> str:
-        """The level of theory of the values, given the potential that relaxed the structures."""
+        """The level of theory of the values, given the potential that relaxed the structures.
+
+        Raises:
+            PropertyUnavailable: where nothing is known that turns this potential's output into the property.
+        """
 
     @abstractmethod
     def evaluate(self, structures: Sequence[Structure], context: Context) -> list[dict[str, Value]]:

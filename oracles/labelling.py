@@ -137,6 +137,8 @@ class Labeller:
             reason = f"unphysical: two atoms at {checks['closest_approach']:.2f} of the shortest distance of their pair"
             return label.model_copy(update={"reason": reason, "checks": checks})
         properties, unavailable = self._properties(structure, relaxed, potential)
+        if unavailable:
+            checks["unavailable"] = unavailable
         energy = properties.get("formation_energy_per_atom")
         low, high = self.settings.formation_energy_window
         if energy is not None and not low <= energy.value <= high:
@@ -146,20 +148,20 @@ class Labeller:
             checks["second_potential"] = self._second_opinion(structure, energy)
         found = crystal_of(structure, self.settings.symprec)
         checks |= {"space_group": found.space_group, "space_group_kept": found.space_group == crystal.space_group}
-        reason = "; ".join(["relaxed", *unavailable])
+        reason = "; ".join(["relaxed", *(f"without {name}: {why}" for name, why in unavailable.items())])
         update = {"status": "ok", "reason": reason, "properties": properties, "relaxed": found, "checks": checks}
         return label.model_copy(update=update)
 
-    def _properties(self, structure: Any, relaxed: Relaxed, potential: Potential) -> tuple[dict[str, Value], list[str]]:
-        """The properties of the relaxed structure, and why any of them cannot be had."""
+    def _properties(self, structure: Any, relaxed: Relaxed, potential: Potential) -> tuple[dict[str, Value], dict[str, str]]:
+        """The properties of the relaxed structure, and for each that cannot be had the reason."""
         context = Context(potential, [structure], np.array([relaxed.energy]), self.settings.models)
         properties = {"energy_per_atom": Value(value=relaxed.energy_per_atom, level_of_theory=potential.level_of_theory)}
-        unavailable = []
+        unavailable = {}
         for oracle in self.settings.properties:
             try:
                 properties |= oracle.evaluate([structure], context)[0]
             except PropertyUnavailable as refusal:
-                unavailable.append(f"without {', '.join(oracle.provides)}: {refusal}")
+                unavailable |= dict.fromkeys(oracle.provides, str(refusal))
         return properties, unavailable
 
     def _at_rest(self, rest: Relaxed, potential: Potential) -> dict[str, Value]:
@@ -204,6 +206,17 @@ class Labeller:
             "attempt": attempt,
             "symprec": self.settings.symprec,
         }
+
+
+def unavailable_properties(settings: OracleSettings, potential: Potential) -> dict[str, str]:
+    """The properties that no label will have with this potential, each with the reason; to be asked before anything is labelled."""
+    missing: dict[str, str] = {}
+    for oracle in settings.properties:
+        try:
+            oracle.level_of_theory(potential)
+        except PropertyUnavailable as refusal:
+            missing |= dict.fromkeys(oracle.provides, str(refusal))
+    return missing
 
 
 @cache

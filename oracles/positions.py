@@ -115,7 +115,7 @@ def draw(crystal: Crystal, settings: PositionSettings, generator: np.random.Gene
     """
     lattice = conventional_lattice(crystal)
     found, likelihood = ways(crystal, settings, generator)
-    deadline = time.monotonic() + settings.time_limit_s
+    deadline = time.thread_time() + settings.time_limit_s
     drafts: list[Draft] = []
     closest = 0.0
     share = np.sqrt(likelihood) * np.array([1.0 + way.freedom for way in found])
@@ -132,7 +132,7 @@ def draw(crystal: Crystal, settings: PositionSettings, generator: np.random.Gene
         for chosen in np.argsort(overlap)[:keep]:
             if ratio[chosen] >= settings.closest_approach:
                 drafts.append(Draft(template.moved(template.lattice, points[chosen]), way, float(overlap[chosen])))
-        if time.monotonic() > deadline:
+        if time.thread_time() > deadline:
             break
     if not drafts:
         raise NoPositions(

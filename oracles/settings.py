@@ -61,7 +61,7 @@ class PositionSettings(Settings):
     )
     relaxed: int = Field(default=5, ge=1, description="arrangements that are relaxed to the end")
     time_limit_s: float = Field(
-        default=60.0, gt=0, description="drawing stops after this many seconds; one that does depends on the machine's speed"
+        default=60.0, gt=0, description="drawing stops after this much CPU time, s; what was drawn till then is used"
     )
 
 

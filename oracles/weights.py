@@ -62,6 +62,7 @@ def find_weights(name: str, folder: str | Path | None = None) -> Weights:
 def _from_hub(name: str) -> tuple[Weights | None, str]:
     """The model from the hub's local cache or over the network, each attempt bounded in time; or the reason why not."""
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository = f"{HUB_ORGANISATION}/{name}"
     cache = Path.home() / ".cache" / "matgl"  # matgl's own cache, so that one download serves both
@@ -73,8 +74,8 @@ def _from_hub(name: str) -> tuple[Weights | None, str]:
         folder = cached()
         if all((folder / file).is_file() for file in MODEL_FILES):
             return Weights(folder, f"{name} from the local cache of matgl's hub"), ""
-    except Exception:  # the cache has no such model: the hub's own exception says no more than that
-        pass
+    except LocalEntryNotFoundError:
+        pass  # not cached: ask the hub; anything else (an unreadable cache, say) is the user's to know
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         return None, "matgl's hub was not asked, for HF_HUB_OFFLINE is set, and its cache does not hold the model"
     problem = _within(HUB_CONTACT_SECONDS, lambda: HfApi().model_info(repository, timeout=HUB_CONTACT_SECONDS))

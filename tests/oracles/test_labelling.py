@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 
 from al_crystal.crystal import Crystal, Label
 from oracles.density import Density
-from oracles.labelling import Labeller, crystal_of
+from oracles.labelling import Labeller, crystal_of, unavailable_properties
 from oracles.potentials import load, resolve
 from oracles.settings import Heat, OracleSettings, PositionSettings, RelaxationSettings
 from tests.oracles.conftest import EMT
@@ -68,6 +68,14 @@ def test_a_property_that_cannot_be_had_is_missing_with_its_reason(labeller):
     assert label.status == "ok"
     assert "without formation_energy_per_atom" in label.reason
     assert "density" in label.properties
+    assert set(label.checks["unavailable"]) == {"formation_energy_per_atom", "band_gap"}
+    assert "no formation-energy references" in label.checks["unavailable"]["formation_energy_per_atom"]
+
+
+def test_what_no_label_will_have_is_known_before(labeller, emt):
+    missing = unavailable_properties(OracleSettings(potential=EMT), emt)
+    assert set(missing) == {"formation_energy_per_atom", "band_gap"}
+    assert unavailable_properties(SETTINGS, emt) == {}
 
 
 def test_freed_symmetry_never_ends_higher(labeller):
