@@ -1,14 +1,14 @@
 """The forward and backward policies: networks, and the distributions they parametrise.
 
 Both are multilayer perceptrons over the same description of a state: one-hots of lattice system, point symmetry and space group (as rows
-of embedding tables, which is the same linear layer), atom counts, the six cube coordinates, and whether the lattice has begun. The
-forward network has a head for each subspace and only the head of the active one is evaluated; the backward network serves the lattice, the
-only subspace in which a crystal can be reached in more than one way.
+of an embedding table, which is the same linear layer), atom counts, which elements are present, the six cube coordinates, and whether the
+lattice has begun. The forward network has a head for each subspace and only the head of the active one is evaluated; the backward network
+serves the lattice, the only subspace in which a crystal can be reached in more than one way.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,8 +24,18 @@ if TYPE_CHECKING:
 
 SMALLEST, LARGEST = 0.1, 100.0
 """Bounds of the parameters of the Beta distributions."""
-_UNIFORM_BIAS = float(np.log(1 / 2))
-"""sigmoid(bias) = 1/3, so that an untrained head gives 0.1 * 1000^(1/3) = 1: the uniform distribution."""
+LOG_RANGE = float(np.log(LARGEST / SMALLEST))
+UNIFORM_RAW = float(np.log(1 / 2))
+"""sigmoid of it is 1/3, so that an untrained head gives 0.1 * 1000^(1/3) = 1: the uniform distribution."""
+
+
+def symmetry_rows(system: np.ndarray, point: np.ndarray, group: np.ndarray | int = 0) -> np.ndarray:
+    """``(n, 3)`` rows of the embedding table for attributes ``(n,)``; unset ones are ``SYSTEMS``, ``POINTS`` and 0."""
+    return np.stack([system, SYSTEMS + 1 + point, np.full_like(system, SYSTEMS + POINTS + 2) + group], axis=1)
+
+
+ROWS_OF_GROUP = symmetry_rows(SYSTEM_OF, POINT_OF, np.arange(GROUPS + 1))
+"""``(231, 3)`` by space-group number."""
 
 
 class Trunk(nn.Module):
@@ -34,39 +44,30 @@ class Trunk(nn.Module):
     def __init__(self, elements: int, largest_count: int, settings: SamplerSettings) -> None:
         super().__init__()
         width = settings.hidden_units
-        self.scale = 1.0 / largest_count
-        self.system = nn.Embedding(SYSTEMS + 1, width)
-        self.point = nn.Embedding(POINTS + 1, width)
-        self.group = nn.Embedding(GROUPS + 1, width)
-        self.composition = nn.Linear(elements, width)
-        self.cube = nn.Linear(DIMENSIONS + 1, width, bias=False)
+        self.elements, self.scale = elements, 1.0 / largest_count
+        self.symmetry = nn.Embedding(SYSTEMS + POINTS + GROUPS + 3, width)
+        self.numbers = nn.Linear(2 * elements + DIMENSIONS + 1, width)
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(settings.hidden_layers - 1)])
-        for table in (self.system, self.point, self.group):
-            nn.init.normal_(table.weight, std=0.3)
-        self.register_buffer("system_of", torch.from_numpy(SYSTEM_OF), persistent=False)
-        self.register_buffer("point_of", torch.from_numpy(POINT_OF), persistent=False)
+        nn.init.normal_(self.symmetry.weight, std=0.3)
 
-    def symmetry(self, system: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
-        """Features of states whose group is not set."""
-        none = torch.zeros_like(system)
-        return self._deep(self.system(system) + self.point(point) + self.group(none) + self.composition.bias)
+    def describe(self, counts: np.ndarray, points: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of states, ``(n, 2 elements + 7)``: counts, presence, and of the lattice ``points`` ``(n, 7)``: coordinates, then 1
+        once it has begun."""
+        numbers = np.zeros((len(counts), 2 * self.elements + DIMENSIONS + 1), dtype=np.float32)
+        numbers[:, : self.elements] = counts
+        numbers[:, : self.elements] *= self.scale
+        numbers[:, self.elements : 2 * self.elements] = counts > 0
+        if points is not None:
+            numbers[:, 2 * self.elements :] = points
+        return numbers
 
-    def group_table(self) -> torch.Tensor:
-        """``(231, width)``: the part of the first layer that the space group decides, once for all rows of a batch."""
-        return self.system(self.system_of) + self.point(self.point_of) + self.group.weight + self.composition.bias
-
-    def forward(self, table: torch.Tensor, groups: torch.Tensor, counts: torch.Tensor, cube: torch.Tensor | None = None) -> torch.Tensor:
-        """Features of states with a group: counts ``(n, elements)``, cube ``(n, 7)`` (coordinates, then 1 once the lattice has begun)."""
-        first = table.index_select(0, groups) + functional.linear(counts * self.scale, self.composition.weight)
-        if cube is not None:
-            first = first + functional.linear(cube, self.cube.weight)
-        return self._deep(first)
-
-    def _deep(self, first: torch.Tensor) -> torch.Tensor:
-        features = functional.leaky_relu(first)
+    def forward(self, symmetry: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
+        """Features of states: rows of the embedding table ``(n, 3)`` (see :func:`symmetry_rows`) and their description."""
+        features = functional.embedding_bag(torch.from_numpy(symmetry), self.symmetry.weight, mode="sum")
+        features = features + functional.linear(torch.from_numpy(numbers), self.numbers.weight, self.numbers.bias)
         for layer in self.hidden:
-            features = functional.leaky_relu(layer(features))
-        return features
+            features = layer(functional.leaky_relu(features))
+        return functional.leaky_relu(features)
 
 
 class LatticeHead(nn.Module):
@@ -82,25 +83,13 @@ class LatticeHead(nn.Module):
             betas = self.linear.bias[:-1].view(DIMENSIONS, self.components, 3)
             # Components that start alike would stay alike; a spread around the uniform distribution tells them apart.
             spread = torch.linspace(-0.3, 0.3, self.components) if self.components > 1 else torch.zeros(1)
-            betas[:, :, 0] = _UNIFORM_BIAS + spread
-            betas[:, :, 1] = _UNIFORM_BIAS - spread
+            betas[:, :, 0] = UNIFORM_RAW + spread
+            betas[:, :, 1] = UNIFORM_RAW - spread
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Raw parameters ``(n, 6, components, 3)`` and logits ``(n,)``."""
         raw = functional.linear(features, self.linear.weight, self.linear.bias)
         return raw[:, :-1].view(-1, DIMENSIONS, self.components, 3), raw[:, -1]
-
-
-class Prepared(NamedTuple):
-    """The parts of a policy that do not depend on the trajectories: computed once per batch, shared by sampling and loss.
-
-    ``symmetry`` ``(states, 243)`` logits of the space-group subspace, -inf where forbidden; ``forward`` and ``backward`` ``(231, width)``
-    the group tables of the two trunks.
-    """
-
-    symmetry: torch.Tensor
-    forward: torch.Tensor
-    backward: torch.Tensor
 
 
 class Policy(nn.Module):
@@ -132,12 +121,22 @@ class Policy(nn.Module):
         """Logarithm of the partition function."""
         return self.log_z_weights.sum()
 
-    def prepare(self, environment: CrystalEnvironment) -> Prepared:
-        """What every batch needs once, with its graph."""
-        space = environment.space_group
-        logits = self.symmetry_head(self.trunk.symmetry(torch.from_numpy(space.system), torch.from_numpy(space.point)))
-        forbidden = torch.from_numpy(~space.allowed)
-        return Prepared(logits.masked_fill(forbidden, -torch.inf), self.trunk.group_table(), self.backward_trunk.group_table())
+    def symmetry_logits(self, features: torch.Tensor, allowed: np.ndarray) -> torch.Tensor:
+        """``(states, 243)`` logits of the space-group subspace from the features of its states, -inf where not ``allowed``."""
+        logits = functional.linear(features, self.symmetry_head.weight, self.symmetry_head.bias)
+        return logits.masked_fill(torch.from_numpy(~allowed), -torch.inf)
+
+    def composition_logits(self, features: torch.Tensor) -> torch.Tensor:
+        """``(n, actions)`` logits of the composition subspace, without any mask."""
+        return functional.linear(features, self.composition_head.weight, self.composition_head.bias)
+
+    def backward_outputs(self, symmetry: np.ndarray, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Raw parameters and logits of the backward policy of the lattice; constants where it is uniform."""
+        if self.settings.backward == "learned":
+            return self.backward_head(self.backward_trunk(symmetry, numbers))
+        raw = torch.zeros(len(symmetry), DIMENSIONS, self.settings.mixture_components, 3)
+        raw[..., 0:2] = UNIFORM_RAW
+        return raw, torch.zeros(len(symmetry))
 
 
 class _seeded:
@@ -154,16 +153,12 @@ class _seeded:
         torch.random.set_rng_state(self.state)
 
 
-def beta_parameters(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Raw outputs ``(..., components, 3)`` to alpha, beta (log-uniform in [0.1, 100]) and log-weights, each ``(..., components)``."""
-    scale = float(np.log(LARGEST / SMALLEST))
-    shapes = SMALLEST * torch.exp(scale * torch.sigmoid(raw[..., 0:2]))
-    return shapes[..., 0], shapes[..., 1], torch.log_softmax(raw[..., 2], dim=-1)
-
-
 def log_mixture(raw: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Log-density of mixtures of Betas, raw ``(m, components, 3)``, at values in (0, 1) ``(m,)``."""
-    alpha, beta, log_weight = beta_parameters(raw)
-    log_beta = torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)
-    x = value.unsqueeze(-1)
-    return torch.logsumexp(log_weight + (alpha - 1) * torch.log(x) + (beta - 1) * torch.log1p(-x) - log_beta, dim=-1)
+    """Log-density of mixtures of Betas, raw ``(m, components, 3)``, at values in (0, 1) ``(m,)``.
+
+    The parameters of the Betas are log-uniform in [0.1, 100] in the sigmoid of the raw outputs.
+    """
+    shapes = SMALLEST * torch.exp(LOG_RANGE * torch.sigmoid(raw[..., 0:2]))
+    log_beta = torch.lgamma(shapes).sum(-1) - torch.lgamma(shapes.sum(-1))
+    logs = torch.stack([torch.log(value), torch.log1p(-value)], dim=1)[:, None]
+    return torch.logsumexp(torch.log_softmax(raw[..., 2], dim=-1) + ((shapes - 1) * logs).sum(-1) - log_beta, dim=-1)

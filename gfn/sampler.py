@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gfn.trajectories import retrace, roll_out
-from gfn.trajectory_balance import log_backward, log_discrete, log_forward
+from gfn.trajectory_balance import log_discrete, log_ratio
 
 if TYPE_CHECKING:
     from al_crystal.crystal import CrystalBatch
@@ -71,11 +71,10 @@ class Sampler:
         outside = np.nonzero((cube < -1e-3).any(axis=1) | (cube > 1 + 1e-3).any(axis=1))[0]
         if len(outside):
             raise ValueError(f"{len(outside)} crystals have a cell outside the windows of the space, the first is row {outside[0]}")
-        prepared, ratios = self.policy.prepare(self.environment), []
+        ratios = []
         for _ in range(samples):
-            trajectories = retrace(self.environment, self.policy, groups, counts, cube, random, prepared)
-            forward = log_forward(self.environment, self.policy, trajectories, prepared)
-            ratios.append(forward - log_backward(self.environment, self.policy, trajectories, prepared))
+            trajectories = retrace(self.environment, self.policy, groups, counts, cube, random)
+            ratios.append(log_ratio(self.environment, self.policy, trajectories))
         return torch.logsumexp(torch.stack(ratios), dim=0) - float(np.log(samples))
 
     @torch.no_grad()
@@ -85,7 +84,7 @@ class Sampler:
             raise ValueError("a uniform sampler has no log-probability: it has no policy")
         groups, counts, cube = self.environment.states(batch)
         trajectories = retrace(self.environment, self.policy, groups, counts, cube, np.random.default_rng(0))
-        return log_discrete(self.environment, self.policy, trajectories, self.policy.prepare(self.environment))
+        return log_discrete(self.environment, self.policy, trajectories)
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from math import cos, pi
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from gfn.constraints import Settings
+
+SMALLEST_FACTOR = 0.003
+"""Where the cosine schedule ends, so that training may go on beyond it."""
 
 
 class SamplerSettings(Settings):
@@ -36,10 +40,21 @@ class SamplerSettings(Settings):
     temperature: float = Field(default=1.0, gt=0, description="the sampler aims at reward ** (1 / temperature)")
     learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step size for the policies (the paper: 1e-4 with batches of 10)")
     learning_rate_log_z: float = Field(default=0.1, gt=0, description="Adam's step size for the log-partition function")
+    schedule: Literal["step", "cosine"] = Field(
+        default="step",
+        description="step: the step sizes shrink by `learning_rate_decay` every `decay_every` iterations; "
+        "cosine: they fall to next to nothing over `iterations`, which is best for a run of known length",
+    )
     learning_rate_decay: float = Field(default=0.5, gt=0, le=1, description="factor of the step sizes every `decay_every` iterations")
     decay_every: int = Field(default=2000, ge=1, description="iterations between decays")
     gradient_clipping: float = Field(default=10.0, gt=0, description="largest norm of the gradient of the policies")
     reward_floor: float = Field(default=-18.42068, description="smallest log-reward (natural logarithm of 1e-8), also given to NaN")
+
+    def learning_rate_factor(self, iteration: int) -> float:
+        """What the step sizes are multiplied by at an iteration."""
+        if self.schedule == "step":
+            return self.learning_rate_decay ** (iteration // self.decay_every)
+        return max(SMALLEST_FACTOR, 0.5 * (1 + cos(pi * min(1.0, iteration / self.iterations))))
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplerSettings:

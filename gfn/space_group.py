@@ -48,25 +48,48 @@ class SpaceGroupSpace:
             if p == POINTS:
                 self.allowed[i, SYSTEMS + point[matching]] = True
             self.allowed[i, SYSTEMS + POINTS + self.groups[matching] - 1] = True
-        self.after_system = np.array([index[s, POINTS] for s in system])
-        self.after_point = np.array([index[SYSTEMS, p] for p in point])
-        self.after_both = np.array([index[s, p] for s, p in zip(system, point, strict=True)])
-        self._system_action, self._point_action = system, SYSTEMS + point
-        self._group_action = SYSTEMS + POINTS + self.groups - 1
+        self._ways = self._five_ways(system, point, index)
 
-    def log_probability(self, log_policy: torch.Tensor) -> torch.Tensor:
-        """``(g,)`` log-probabilities of the feasible groups, from the log-policy ``(s, 243)`` of all states."""
-        import torch
+    def _five_ways(self, system: np.ndarray, point: np.ndarray, index: dict[tuple[int, int], int]) -> np.ndarray:
+        """``(5, 3, g)``: the steps of the five ways of reaching each group, as places in the flattened policy.
 
-        def log(state: np.ndarray | int, action: np.ndarray) -> torch.Tensor:
-            return log_policy[torch.as_tensor(state), torch.as_tensor(action)]
+        The place after the last one stands for a step that is not taken.
+        """
 
-        system, point = log(0, self._system_action), log(0, self._point_action)
-        both = torch.logaddexp(system + log(self.after_system, self._point_action), point + log(self.after_point, self._system_action))
-        ways = [
-            log(0, self._group_action),
-            system + log(self.after_system, self._group_action),
-            point + log(self.after_point, self._group_action),
-            both + log(self.after_both, self._group_action),
-        ]
-        return torch.logsumexp(torch.stack(ways), dim=0)
+        def state(systems: np.ndarray, points: np.ndarray) -> np.ndarray:
+            return NUMBER_OF_ACTIONS * np.array([index[key] for key in zip(systems, points, strict=True)])
+
+        no_system, no_point = np.full_like(system, SYSTEMS), np.full_like(point, POINTS)
+        with_system, with_point, with_both = state(system, no_point), state(no_system, point), state(system, point)
+        to_system, to_point, to_group = system, SYSTEMS + point, SYSTEMS + POINTS + self.groups - 1
+        none = np.full(len(self.groups), self.allowed.size)
+        return np.array(
+            [
+                [to_group, none, none],
+                [to_system, with_system + to_group, none],
+                [to_point, with_point + to_group, none],
+                [to_system, with_system + to_point, with_both + to_group],
+                [to_point, with_point + to_system, with_both + to_group],
+            ]
+        )
+
+    def reaching(self, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The states ``(k,)`` from which some groups are reached, and the ways to them ``(5, 3, g)`` as places in the policy of those.
+
+        ``groups`` are feasible and ascending; without them all feasible groups.
+        """
+        if groups is None:
+            return np.arange(len(self.system)), self._ways
+        state, action = np.divmod(self._ways[:, :, np.searchsorted(self.groups, groups)], NUMBER_OF_ACTIONS)
+        used = np.zeros(len(self.system) + 1, dtype=bool)
+        used[state] = True
+        place = np.cumsum(used) - 1
+        return np.nonzero(used[:-1])[0], NUMBER_OF_ACTIONS * place[state] + action
+
+
+def log_probability(log_policy: torch.Tensor, ways: np.ndarray) -> torch.Tensor:
+    """``(g,)`` log-probabilities of groups from the log-policy ``(k, 243)`` of the states that reach them (see ``reaching``)."""
+    import torch
+
+    steps = torch.cat([log_policy.flatten(), log_policy.new_zeros(1)])[torch.from_numpy(ways)]
+    return torch.logsumexp(steps.sum(1), dim=0)

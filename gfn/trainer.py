@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from al_crystal.seeds import rng, torch_rng
-from gfn.policy import Policy, Prepared
+from gfn.policy import Policy
 from gfn.replay import ReplayBuffer
 from gfn.sampler import Sampler
 from gfn.settings import SamplerSettings
@@ -47,7 +47,7 @@ class Trainer:
             ],
             fused=True,
         )
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser, settings.decay_every, settings.learning_rate_decay)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, settings.learning_rate_factor)
         self.replay = ReplayBuffer(settings.replay_capacity, settings.replay_distance, len(environment.elements))
         self.iteration = 0
         self.history: list[dict[str, float]] = []
@@ -97,18 +97,19 @@ class Trainer:
 
     def _iterate(self, log_reward: LogReward) -> dict[str, float]:
         random = rng(self.seed, self.iteration, "gfn/train")
-        prepared = self.policy.prepare(self.environment)
-        trajectories = self._collect(random, prepared)
+        trajectories = self._collect(random)
         batch = self.environment.batch(trajectories.groups, trajectories.counts, trajectories.cube)
         rewards, bad = self._rewards(log_reward, batch)
         if self.settings.replay_size:
             fresh = slice(0, self.settings.batch_size)
             self.replay.add(trajectories.groups[fresh], trajectories.counts[fresh], trajectories.cube[fresh], rewards.numpy()[fresh])
-        residuals = loss(self.environment, self.policy, trajectories, rewards / self.settings.temperature, prepared)
+        residuals = loss(self.environment, self.policy, trajectories, rewards / self.settings.temperature)
         self.optimiser.zero_grad(set_to_none=True)
         mean = residuals.mean()
         mean.backward()
-        torch.nn.utils.clip_grad_norm_(self._weights, self.settings.gradient_clipping)
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
+        if norm > self.settings.gradient_clipping:  # tested first: scaling by 1 would cost a pass over all weights
+            torch.nn.utils.clip_grads_with_norm_(self._weights, self.settings.gradient_clipping, norm)
         self.optimiser.step()
         self.schedule.step()
         self.iteration += 1
@@ -120,17 +121,17 @@ class Trainer:
             "bad_rewards": bad,
         }
 
-    def _collect(self, random: np.random.Generator, prepared: Prepared) -> Trajectories:
+    def _collect(self, random: np.random.Generator) -> Trajectories:
         settings = self.settings
-        parts = [roll_out(self.environment, self.policy, settings.batch_size, random, exploration=settings.exploration, prepared=prepared)]
+        parts = [roll_out(self.environment, self.policy, settings.batch_size, random, exploration=settings.exploration)]
         if settings.replay_size and len(self.replay):
             chosen = self.replay.draw(settings.replay_size, random)
             states = (self.replay.groups[chosen], self.replay.counts[chosen], self.replay.cube[chosen])
-            parts.append(retrace(self.environment, self.policy, *states, random, prepared))
+            parts.append(retrace(self.environment, self.policy, *states, random))
         if settings.dataset_size and self._known is not None:
             chosen = random.integers(len(self._known[0]), size=settings.dataset_size)
             groups, counts, cube = (array[chosen] for array in self._known)
-            parts.append(retrace(self.environment, self.policy, groups, counts, cube, random, prepared))
+            parts.append(retrace(self.environment, self.policy, groups, counts, cube, random))
         return Trajectories.join(parts) if len(parts) > 1 else parts[0]
 
     def _rewards(self, log_reward: LogReward, batch: CrystalBatch) -> tuple[torch.Tensor, int]:
@@ -195,7 +196,7 @@ class Trainer:
         groups = self.optimiser.state_dict()["param_groups"]
         iteration = next((int(values["step"]) for values in state.values()), 0)
         for group in groups:
-            group["lr"] = group["initial_lr"] * self.settings.learning_rate_decay ** (iteration // self.settings.decay_every)
+            group["lr"] = group["initial_lr"] * self.settings.learning_rate_factor(iteration)
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.schedule.last_epoch = iteration
 

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gfn.policy import Policy, Prepared, beta_parameters
-from gfn.space_group import SYSTEM_OF
+from gfn.draws import EDGE, draw_actions, draw_components
+from gfn.policy import LOG_RANGE, ROWS_OF_GROUP, SMALLEST, Policy, symmetry_rows
+from gfn.space_group import SYSTEM_OF, log_probability
 
 if TYPE_CHECKING:
     from gfn.environment import CrystalEnvironment
-
-EDGE = 1e-6
-"""Draws stay this far from 0 and 1, where densities may be infinite."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Trajectories:
         )
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def roll_out(
     environment: CrystalEnvironment,
     policy: Policy | None,
@@ -97,7 +95,6 @@ def roll_out(
     *,
     exploration: float = 0.0,
     temperature: float = 1.0,
-    prepared: Prepared | None = None,
 ) -> Trajectories:
     """Sample ``n`` trajectories of a policy; without a policy uniformly (group, valid actions, and the lattice uniform in the cube).
 
@@ -105,39 +102,32 @@ def roll_out(
     """
     if policy is None:
         groups = random.choice(environment.space_group.groups, n)
-        counts, choices = _sample_compositions(environment, None, None, groups, random, exploration, temperature)
+        counts, choices = _sample_compositions(environment, None, groups, random, exploration, temperature)
         free = environment.lattice.free[SYSTEM_OF[groups]]
         return Trajectories(groups, counts, choices, np.where(free, random.random((n, 6)), 0.0)[:, None], np.ones(n, dtype=np.int64))
-    prepared = prepared or policy.prepare(environment)
-    groups = _sample_groups(environment, prepared, n, random, exploration, temperature)
-    counts, choices = _sample_compositions(environment, policy, prepared, groups, random, exploration, temperature)
-    path, length = _sample_lattices(environment, policy, prepared, groups, counts, random, exploration)
+    groups = _sample_groups(environment, policy, n, random, exploration, temperature)
+    counts, choices = _sample_compositions(environment, policy, groups, random, exploration, temperature)
+    path, length = _sample_lattices(environment, policy, groups, counts, random, exploration)
     return Trajectories(groups, counts, choices, path, length)
 
 
-def _draw(weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """An index per row ``(n, k)`` with probability proportional to the weights, by the inverse of the cumulative sum."""
-    cumulative = np.cumsum(weights, axis=1)
-    threshold = random.random(len(weights)) * cumulative[:, -1]
-    return (cumulative <= threshold[:, None]).sum(axis=1)
-
-
 def _sample_groups(
-    environment: CrystalEnvironment, prepared: Prepared, n: int, random: np.random.Generator, exploration: float, temperature: float
+    environment: CrystalEnvironment, policy: Policy, n: int, random: np.random.Generator, exploration: float, temperature: float
 ) -> np.ndarray:
     space = environment.space_group
-    policy = torch.softmax(prepared.symmetry / temperature, dim=1)
+    rows = symmetry_rows(space.system, space.point)
+    features = policy.trunk(rows, policy.trunk.describe(np.zeros((len(rows), len(environment.elements)))))
+    weights = torch.softmax(policy.symmetry_logits(features, space.allowed) / temperature, dim=1)
     if exploration:
         allowed = torch.from_numpy(space.allowed)
-        policy = (1 - exploration) * policy + exploration * allowed / allowed.sum(dim=1, keepdim=True)
-    probability = space.log_probability(torch.log(policy)).exp().double().numpy()
-    return space.groups[_draw(np.broadcast_to(probability, (n, len(probability))), random)]
+        weights = (1 - exploration) * weights + exploration * allowed / allowed.sum(dim=1, keepdim=True)
+    cumulative = np.cumsum(log_probability(torch.log(weights), space.reaching()[1]).exp().double().numpy())
+    return space.groups[np.searchsorted(cumulative, random.random(n) * cumulative[-1], side="right")]
 
 
 def _sample_compositions(
     environment: CrystalEnvironment,
     policy: Policy | None,
-    prepared: Prepared | None,
     groups: np.ndarray,
     random: np.random.Generator,
     exploration: float,
@@ -149,20 +139,18 @@ def _sample_compositions(
     steps: list[Choices] = []
     while len(rows):
         allowed = space.allowed(partial)
-        options = allowed.sum(axis=1, dtype=np.int64)
         actions = allowed.argmax(axis=1)
-        several = np.nonzero(options > 1)[0]
+        several = np.nonzero(allowed.sum(axis=1, dtype=np.int64) > 1)[0]
         if len(several):
-            mask = allowed[several]
-            if policy is None or prepared is None:
-                weights = mask
-            else:
-                weights = _composition_weights(policy, prepared, groups[rows[several]], partial.counts[several], mask, temperature)
-                if exploration:
-                    uniform = random.random(len(several)) < exploration
-                    weights[uniform] = mask[uniform]
-            actions[several] = _draw(weights, random)
-            steps.append(Choices(rows[several], partial.counts[several], mask, actions[several]))
+            counts, mask = partial.counts[several], allowed[several]
+            uniform = np.full(len(several), policy is None)
+            logits = np.zeros(mask.shape, dtype=np.float32)
+            if policy is not None:
+                features = policy.trunk(ROWS_OF_GROUP[groups[rows[several]]], policy.trunk.describe(counts))
+                logits = policy.composition_logits(features).numpy()
+                uniform = random.random(len(several)) < exploration
+            actions[several] = draw_actions(logits, mask, temperature, random.random(len(several)), uniform)
+            steps.append(Choices(rows[several], counts, mask, actions[several]))
         space.apply(partial, actions)
         stopped = actions == space.number_of_actions - 1
         finished[rows[stopped]] = partial.counts[stopped]
@@ -173,18 +161,9 @@ def _sample_compositions(
     return finished, Choices.join(steps, [0] * len(steps))
 
 
-def _composition_weights(
-    policy: Policy, prepared: Prepared, groups: np.ndarray, counts: np.ndarray, mask: np.ndarray, temperature: float
-) -> np.ndarray:
-    features = policy.trunk(prepared.forward, torch.from_numpy(groups), torch.from_numpy(counts).float())
-    logits = policy.composition_head(features) / temperature
-    return torch.softmax(logits.masked_fill_(torch.from_numpy(mask) == 0, -torch.inf), dim=1).numpy()
-
-
 def _sample_lattices(
     environment: CrystalEnvironment,
     policy: Policy,
-    prepared: Prepared,
     groups: np.ndarray,
     counts: np.ndarray,
     random: np.random.Generator,
@@ -193,20 +172,19 @@ def _sample_lattices(
     n = len(groups)
     free = environment.lattice.free[SYSTEM_OF[groups]]
     least = policy.settings.minimum_increment
-    base = torch.from_numpy(counts).float()
-    group_index = torch.from_numpy(groups)
+    symmetry = ROWS_OF_GROUP[groups]
     point, length, rows = np.zeros((n, 6)), np.zeros(n, dtype=np.int64), np.arange(n)
     points: list[np.ndarray] = []
     while len(rows):
         began = bool(points)
-        cube = np.concatenate([point[rows], np.full((len(rows), 1), float(began))], axis=1)
-        index = torch.from_numpy(rows)
-        raw, logit = policy.lattice_head(policy.trunk(prepared.forward, group_index[index], base[index], torch.from_numpy(cube).float()))
+        here = np.concatenate([point[rows], np.full((len(rows), 1), float(began))], axis=1)
+        outputs = policy.lattice_head(policy.trunk(symmetry[rows], policy.trunk.describe(counts[rows], here)))
+        raw, logit = (out.numpy() for out in outputs)
         uniform = random.random(len(rows)) < exploration
         if began:
-            stop = random.random(len(rows)) < np.where(uniform, 0.5, torch.sigmoid(logit).numpy())
+            stop = random.random(len(rows)) < np.where(uniform, 0.5, 1 / (1 + np.exp(-logit)))
             going = np.nonzero(~stop)[0]
-            rows, raw, uniform = rows[going], raw[torch.from_numpy(going)], uniform[going]
+            rows, raw, uniform = rows[going], raw[going], uniform[going]
         if not len(rows):
             break
         draw = _draw_mixture(raw, free[rows], uniform, random)
@@ -218,28 +196,19 @@ def _sample_lattices(
     return np.stack(points, axis=1), length
 
 
-def _draw_mixture(raw: torch.Tensor, free: np.ndarray, uniform: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _draw_mixture(raw: np.ndarray, free: np.ndarray, uniform: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Draws ``(n, 6)`` from the mixtures ``(n, 6, components, 3)`` of free coordinates: a component first, then one Beta."""
     draw = np.zeros(free.shape)
-    rows, dimensions = np.nonzero(free)
-    alpha, beta, log_weight = (t.double().numpy() for t in beta_parameters(raw[torch.from_numpy(rows), torch.from_numpy(dimensions)]))
-    component = np.minimum(_draw(np.exp(log_weight), random), alpha.shape[1] - 1)
-    places = np.arange(len(rows))
-    values = random.beta(alpha[places, component], beta[places, component])
-    values = np.where(uniform[rows], random.random(len(rows)), values)
-    draw[rows, dimensions] = np.clip(values, EDGE, 1 - EDGE)
+    moved = int(free.sum())
+    shapes = draw_components(raw, free, random.random(moved), SMALLEST, LOG_RANGE)
+    shapes[np.repeat(uniform, free.sum(axis=1))] = 1.0  # Beta(1, 1): uniform
+    draw[free] = np.clip(random.beta(shapes[:, 0], shapes[:, 1]), EDGE, 1 - EDGE)
     return draw
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def retrace(
-    environment: CrystalEnvironment,
-    policy: Policy,
-    groups: np.ndarray,
-    counts: np.ndarray,
-    cube: np.ndarray,
-    random: np.random.Generator,
-    prepared: Prepared | None = None,
+    environment: CrystalEnvironment, policy: Policy, groups: np.ndarray, counts: np.ndarray, cube: np.ndarray, random: np.random.Generator
 ) -> Trajectories:
     """Trajectories that end in given crystals: the lattice path is sampled from the backward policy, the composition has one path only.
 
@@ -249,17 +218,16 @@ def retrace(
     choices = replay_choices(environment, groups, counts)
     free = environment.lattice.free[SYSTEM_OF[groups]]
     point = np.where(free, np.clip(cube, EDGE, 1 - EDGE), 0.0)
-    least = policy.settings.minimum_increment
-    table = (prepared or policy.prepare(environment)).backward
-    base, group_index = torch.from_numpy(counts).float(), torch.from_numpy(groups)
+    least, symmetry = policy.settings.minimum_increment, ROWS_OF_GROUP[groups]
     rows, backwards, length = np.arange(len(groups)), [point.copy()], np.ones(len(groups), dtype=np.int64)
     while True:
         rows = rows[(point[rows] >= least).all(axis=1, where=free[rows])]  # others can only go back to the source
         if len(rows):
-            raw, logit = _backward_outputs(policy, table, group_index, base, point, rows)
-            back = random.random(len(rows)) < torch.sigmoid(logit).numpy()
-            going = np.nonzero(~back)[0]
-            rows, raw = rows[going], raw[torch.from_numpy(going)]
+            here = np.concatenate([point[rows], np.ones((len(rows), 1))], axis=1)
+            outputs = policy.backward_outputs(symmetry[rows], policy.backward_trunk.describe(counts[rows], here))
+            raw, logit = (out.numpy() for out in outputs)
+            going = np.nonzero(random.random(len(rows)) >= 1 / (1 + np.exp(-logit)))[0]
+            rows, raw = rows[going], raw[going]
         if not len(rows):
             break
         draw = _draw_mixture(raw, free[rows], np.zeros(len(rows), dtype=bool), random)
@@ -271,24 +239,6 @@ def retrace(
     stacked = np.stack(backwards, axis=1)  # (n, steps, 6), the final point first
     order = np.maximum(length[:, None] - 1 - np.arange(steps)[None], 0)
     return Trajectories(groups, counts, choices, np.take_along_axis(stacked, order[:, :, None], axis=1), length)
-
-
-def _backward_outputs(
-    policy: Policy, table: torch.Tensor, groups: torch.Tensor, counts: torch.Tensor, point: np.ndarray, rows: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    index = torch.from_numpy(rows)
-    cube = torch.from_numpy(np.concatenate([point[rows], np.ones((len(rows), 1))], axis=1)).float()
-    raw, logit = policy.backward_head(policy.backward_trunk(table, groups[index], counts[index], cube))
-    if policy.settings.backward == "uniform":
-        raw, logit = uniform_raw(raw), torch.zeros_like(logit)
-    return raw, logit
-
-
-def uniform_raw(raw: torch.Tensor) -> torch.Tensor:
-    """Raw parameters of Beta(1, 1) mixtures in the shape of ``raw``."""
-    uniform = torch.zeros_like(raw)
-    uniform[..., 0:2] = float(np.log(0.5))
-    return uniform
 
 
 def replay_choices(environment: CrystalEnvironment, groups: np.ndarray, counts: np.ndarray) -> Choices:

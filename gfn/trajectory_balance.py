@@ -7,119 +7,94 @@ lattice are with respect to the cube coordinates, including the Jacobians of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from gfn.policy import Policy, Prepared, log_mixture
-from gfn.space_group import SYSTEM_OF
-from gfn.trajectories import EDGE, Trajectories, uniform_raw
+from gfn.draws import backward_steps, forward_steps
+from gfn.policy import ROWS_OF_GROUP, Policy, log_mixture, symmetry_rows
+from gfn.space_group import SYSTEM_OF, log_probability
+from gfn.trajectories import Trajectories
 
 if TYPE_CHECKING:
     from gfn.environment import CrystalEnvironment
 
 
-def log_forward(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, prepared: Prepared) -> torch.Tensor:
-    """``(n,)`` log P_F of complete trajectories, including the space group."""
-    discrete = log_discrete(environment, policy, trajectories, prepared)
-    return discrete + _log_lattice_forward(environment, policy, prepared.forward, trajectories)
-
-
-def log_discrete(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, prepared: Prepared) -> torch.Tensor:
-    """``(n,)`` exact log-probability of space group and composition."""
-    space = environment.space_group
-    log_group = space.log_probability(torch.log_softmax(prepared.symmetry, dim=1))
-    place = torch.from_numpy(np.searchsorted(space.groups, trajectories.groups))
-    return log_group[place] + _log_composition(policy, prepared.forward, trajectories)
-
-
-def loss(
-    environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, log_reward: torch.Tensor, prepared: Prepared
-) -> torch.Tensor:
+def loss(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, log_reward: torch.Tensor) -> torch.Tensor:
     """``(n,)`` squared residuals of Trajectory Balance."""
-    forward = log_forward(environment, policy, trajectories, prepared)
-    return (policy.log_z + forward - log_reward - log_backward(environment, policy, trajectories, prepared)).square()
+    return (policy.log_z + log_ratio(environment, policy, trajectories) - log_reward).square()
 
 
-def _log_composition(policy: Policy, table: torch.Tensor, trajectories: Trajectories) -> torch.Tensor:
-    choices = trajectories.choices
-    total = torch.zeros(len(trajectories))
-    if not len(choices.action):
-        return total
-    trajectory = torch.from_numpy(choices.trajectory)
-    groups = torch.from_numpy(trajectories.groups[choices.trajectory])
-    logits = policy.composition_head(policy.trunk(table, groups, torch.from_numpy(choices.counts).float()))
-    logits = logits.masked_fill(torch.from_numpy(choices.allowed) == 0, -torch.inf)
-    chosen = logits.gather(1, torch.from_numpy(choices.action)[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
-    return total.index_add(0, trajectory, chosen)
+def log_discrete(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
+    """``(n,)`` exact log-probability of space group and composition."""
+    states = _discrete_states(environment, trajectories)
+    return _log_discrete(environment, policy, trajectories, states, policy.trunk(states.symmetry, policy.trunk.describe(states.counts)))
 
 
-def _log_lattice_forward(environment: CrystalEnvironment, policy: Policy, table: torch.Tensor, trajectories: Trajectories) -> torch.Tensor:
-    """Every state from the source to the last one: the raise to the next point where there is one, and the choice to stop or not."""
-    least = policy.settings.minimum_increment
-    free = environment.lattice.free[SYSTEM_OF[trajectories.groups]]
-    n, steps, _ = trajectories.path.shape
-    before = np.concatenate([np.zeros((n, 1, 6)), trajectories.path], axis=1)  # states 0 (source) to steps
-    state = np.arange(steps + 1)[None]
-    raises = state < trajectories.length[:, None]
-    forced = (before > 1 - least).any(axis=2)
-    decides = (state > 0) & ~forced & (state <= trajectories.length[:, None])
-    rows, places = np.nonzero(raises | decides)
-    points = before[rows, places]
-    cube = np.concatenate([points, (places > 0)[:, None]], axis=1)
-    groups, counts = torch.from_numpy(trajectories.groups[rows]), torch.from_numpy(trajectories.counts[rows]).float()
-    raw, logit = policy.lattice_head(policy.trunk(table, groups, counts, torch.from_numpy(cube).float()))
-    total = torch.zeros(n).index_add(0, torch.from_numpy(rows), _bernoulli(logit, raises[rows, places], decides[rows, places]))
-    up = np.nonzero(raises[rows, places])[0]
-    target = trajectories.path[rows[up], places[up]]
-    first = (places[up] == 0)[:, None]
-    room = np.where(first, 1.0, 1 - points[up] - least)
-    fraction = np.where(first, target, target - points[up] - least) / room
-    return total.index_add(0, *_densities(raw, up, rows[up], free[rows[up]], fraction, room))
+def log_ratio(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
+    """``(n,)`` log P_F of complete trajectories minus log P_B of their lattice paths given the crystals.
+
+    Each trunk is evaluated once, on the states of all subspaces together: at small batches the number of operations is what costs.
+    """
+    groups, counts = trajectories.groups, trajectories.counts
+    free, least = environment.lattice.free[SYSTEM_OF[groups]], policy.settings.minimum_increment
+    up = forward_steps(trajectories.path, trajectories.length, free, least)
+    down = backward_steps(trajectories.path, trajectories.length, free, least)
+    discrete = _discrete_states(environment, trajectories)
+    before = len(discrete.counts)
+    symmetry = np.concatenate([discrete.symmetry, ROWS_OF_GROUP[groups[up.trajectory]]])
+    points = np.concatenate([np.zeros((before, up.point.shape[1]), dtype=np.float32), up.point])
+    numbers = policy.trunk.describe(np.concatenate([discrete.counts, counts[up.trajectory]]), points)
+    features = policy.trunk(symmetry, numbers)
+    total = _log_discrete(environment, policy, trajectories, discrete, features[:before])
+    raw, logit = policy.lattice_head(features[before:])
+    numbers = policy.backward_trunk.describe(counts[down.trajectory], down.point)
+    raw_back, logit_back = policy.backward_outputs(ROWS_OF_GROUP[groups[down.trajectory]], numbers)
+    # Both directions in one go: the ends, then the moves; what the backward policy says counts negatively.
+    end = np.concatenate([up.sign, down.sign])
+    ends = functional.logsigmoid(torch.from_numpy(end) * torch.cat([logit, logit_back])) * torch.from_numpy(end * end)
+    selected = [
+        out.reshape(-1, *out.shape[2:]).index_select(0, torch.from_numpy(steps.mixture)) for out, steps in ((raw, up), (raw_back, down))
+    ]
+    fraction = torch.from_numpy(np.concatenate([up.fraction, down.fraction]))
+    moves = log_mixture(torch.cat(selected), fraction) - torch.from_numpy(np.concatenate([up.log_room, down.log_room]))
+    sizes = [len(up.trajectory), len(down.trajectory), len(up.mover), len(down.mover)]
+    sign = torch.from_numpy(np.repeat(np.array([1, -1, 1, -1], dtype=np.float32), sizes))
+    where = np.concatenate([up.trajectory, down.trajectory, up.mover, down.mover])
+    return total.index_add(0, torch.from_numpy(where), sign * torch.cat([ends, moves]))
 
 
-def log_backward(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, prepared: Prepared) -> torch.Tensor:
-    """``(n,)`` log P_B of the lattice paths given their ends."""
-    least = policy.settings.minimum_increment
-    free = environment.lattice.free[SYSTEM_OF[trajectories.groups]]
-    n, steps, _ = trajectories.path.shape
-    place = np.arange(steps)[None]
-    lowers = (place > 0) & (place < trajectories.length[:, None])
-    forced = ((trajectories.path < least) & free[:, None]).any(axis=2)
-    decides = ~forced & (place < trajectories.length[:, None])
-    rows, places = np.nonzero(lowers | decides)
-    if not len(rows):
-        return torch.zeros(n)
-    points = trajectories.path[rows, places]
-    if policy.settings.backward == "uniform":
-        raw = uniform_raw(torch.zeros(len(rows), 6, policy.settings.mixture_components, 3))
-        logit = torch.zeros(len(rows))
-    else:
-        cube = np.concatenate([points, np.ones((len(rows), 1))], axis=1)
-        groups, counts = torch.from_numpy(trajectories.groups[rows]), torch.from_numpy(trajectories.counts[rows]).float()
-        raw, logit = policy.backward_head(policy.backward_trunk(prepared.backward, groups, counts, torch.from_numpy(cube).float()))
-    total = torch.zeros(n).index_add(0, torch.from_numpy(rows), _bernoulli(logit, lowers[rows, places], decides[rows, places]))
-    down = np.nonzero(lowers[rows, places])[0]
-    target = trajectories.path[rows[down], places[down] - 1]
-    room = points[down] - least
-    fraction = (room - target) / np.where(free[rows[down]], room, 1.0)
-    return total.index_add(0, *_densities(raw, down, rows[down], free[rows[down]], fraction, room))
+class DiscreteStates(NamedTuple):
+    """The states of the discrete subspaces that a batch needs: those that reach its space groups, then those of its composition steps."""
+
+    symmetry: np.ndarray  # (n, 3) rows of the embedding table
+    counts: np.ndarray  # (n, elements)
+    reaching: np.ndarray  # (k,) states of the space-group subspace
+    ways: np.ndarray  # (5, 3, g) see SpaceGroupSpace.reaching
+    group: np.ndarray  # (trajectories,) which of the g groups each trajectory has
 
 
-def _bernoulli(logit: torch.Tensor, goes_on: np.ndarray, decides: np.ndarray) -> torch.Tensor:
-    """Log-probability of going on (or not) where there was a choice; 0 elsewhere."""
-    sign = torch.from_numpy(np.where(goes_on, -1.0, 1.0)).float()
-    return functional.logsigmoid(sign * logit) * torch.from_numpy(decides)
+def _discrete_states(environment: CrystalEnvironment, trajectories: Trajectories) -> DiscreteStates:
+    space, choices = environment.space_group, trajectories.choices
+    different, group = np.unique(trajectories.groups, return_inverse=True)
+    reaching, ways = space.reaching(different)
+    steps = ROWS_OF_GROUP[trajectories.groups[choices.trajectory]]
+    empty = np.zeros((len(reaching), trajectories.counts.shape[1]), dtype=np.int64)
+    symmetry = np.concatenate([symmetry_rows(space.system[reaching], space.point[reaching]), steps])
+    return DiscreteStates(symmetry, np.concatenate([empty, choices.counts]), reaching, ways, group)
 
 
-def _densities(
-    raw: torch.Tensor, states: np.ndarray, trajectory: np.ndarray, free: np.ndarray, fraction: np.ndarray, room: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Trajectory index and log-density of each moved coordinate: the mixture at its fraction, and the Jacobian -log(room)."""
-    moves, dimensions = np.nonzero(free)
-    values = torch.from_numpy(np.clip(fraction[moves, dimensions], EDGE, 1 - EDGE)).float()
-    selected = raw[torch.from_numpy(states[moves]), torch.from_numpy(dimensions)]
-    jacobian = torch.from_numpy(np.log(room[moves, dimensions])).float()
-    return torch.from_numpy(trajectory[moves]), log_mixture(selected, values) - jacobian
+def _log_discrete(
+    environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories, states: DiscreteStates, features: torch.Tensor
+) -> torch.Tensor:
+    """``(n,)`` log-probability of space group and composition from the features of the states."""
+    choices, number = trajectories.choices, len(states.reaching)
+    allowed = environment.space_group.allowed[states.reaching]
+    log_policy = torch.log_softmax(policy.symmetry_logits(features[:number], allowed), dim=1)
+    total = log_probability(log_policy, states.ways).index_select(0, torch.from_numpy(states.group))
+    logits = policy.composition_logits(features[number:])
+    logits = logits.masked_fill(torch.from_numpy(choices.allowed == 0), -torch.inf)
+    chosen = torch.log_softmax(logits, dim=1).gather(1, torch.from_numpy(choices.action)[:, None])
+    return total.index_add(0, torch.from_numpy(choices.trajectory), chosen[:, 0])
