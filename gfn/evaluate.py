@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,42 +43,71 @@ PAPER: dict[str, str] = {
 def validity(crystals: list[Crystal]) -> Numbers:
     """Shares of crystals that pass SMACT (icsd24; neutrality, and with Pauling's rule), PyXtal's Wyckoff check, their lattice system and a
     positive metric determinant."""
+    lattice, real = metric_checks(crystals)
+    return {
+        "smact_neutral": float(np.mean([smact_accepts(crystal, pauling=False) for crystal in crystals])),
+        "smact_neutral_and_pauling": float(np.mean([smact_accepts(crystal) for crystal in crystals])),
+        "wyckoff_by_pyxtal": float(np.mean([pyxtal_fits(crystal) for crystal in crystals])),
+        "lattice_system": float(lattice.mean()),
+        "real_cell": float(real.mean()),
+    }
+
+
+def smact_accepts(crystal: Crystal, pauling: bool = True) -> bool:
+    """Whether SMACT finds the composition neutral (icsd24, one oxidation state per element), and in keeping with Pauling's rule."""
     from pymatgen.core import Composition
-    from pyxtal.symmetry import Group
     from smact.screening import smact_validity
 
-    groups = {number: Group(number) for number in {crystal.space_group for crystal in crystals}}
-    passed = dict.fromkeys(("smact_neutral", "smact_neutral_and_pauling", "wyckoff_by_pyxtal", "lattice_system", "real_cell"), 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for crystal in crystals:
-            composition = Composition(crystal.composition)
-            rule: dict[str, Any] = {"include_alloys": False, "oxidation_states_set": "icsd24"}
-            passed["smact_neutral"] += smact_validity(composition, use_pauling_test=False, **rule)
-            passed["smact_neutral_and_pauling"] += smact_validity(composition, use_pauling_test=True, **rule)
-            passed["wyckoff_by_pyxtal"] += bool(groups[crystal.space_group].check_compatible(list(crystal.composition.values()))[0])
-            passed["lattice_system"] += _metric_obeys(crystal)
-            passed["real_cell"] += crystal.volume > 0
-    return {name: count / len(crystals) for name, count in passed.items()}
+        return bool(
+            smact_validity(Composition(crystal.composition), use_pauling_test=pauling, include_alloys=False, oxidation_states_set="icsd24")
+        )
 
 
-def _metric_obeys(crystal: Crystal) -> bool:
-    """Whether the metric tensor has the symmetry of the crystal system (International Tables A, 3.1.2), hexagonal axes for R groups."""
-    from pymatgen.core import Lattice
+def pyxtal_fits(crystal: Crystal) -> bool:
+    """Whether PyXtal finds Wyckoff positions for the atom counts (whose order does not matter)."""
+    return _pyxtal_fits(crystal.space_group, tuple(sorted(crystal.composition.values())))
 
-    metric = np.array(Lattice.from_parameters(*crystal.lattice_parameters).metric_tensor)
-    scale = metric.trace()
-    (aa, ab, ac), (_, bb, bc), (_, _, cc) = metric / scale
+
+@cache
+def _pyxtal_fits(space_group: int, counts: tuple[int, ...]) -> bool:
+    return bool(_pyxtal_group(space_group).check_compatible(list(counts))[0])
+
+
+@cache
+def _pyxtal_group(space_group: int) -> Any:
+    from pyxtal.symmetry import Group
+
+    return Group(space_group)
+
+
+def metric_checks(crystals: list[Crystal]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the metric tensor has the symmetry of the crystal system (International Tables A, 3.1.2; hexagonal axes for R groups), and
+    whether its determinant is positive; ``(n,)`` each."""
+    cells = np.array([crystal.lattice_parameters for crystal in crystals])
+    edges, cosines = cells[:, :3], np.cos(np.radians(cells[:, 3:]))
+    x, y, z = cosines.T
+    unit = np.stack([np.ones_like(x), z, y, z, np.ones_like(x), x, y, x, np.ones_like(x)], axis=1).reshape(-1, 3, 3)
+    metric = unit * edges[:, :, None] * edges[:, None, :]
+    metric /= np.trace(metric, axis1=1, axis2=2)[:, None, None]
+    (aa, ab, ac), (_, bb, bc), (_, _, cc) = metric.transpose(1, 2, 0)
+    hexagonal = [ac, bc, aa - bb, ab + aa / 2]
     zero = {
         "triclinic": [],
         "monoclinic": [ab, bc],
         "orthorhombic": [ab, ac, bc],
         "tetragonal": [ab, ac, bc, aa - bb],
-        "trigonal": [ac, bc, aa - bb, ab + aa / 2],
-        "hexagonal": [ac, bc, aa - bb, ab + aa / 2],
+        "trigonal": hexagonal,
+        "hexagonal": hexagonal,
         "cubic": [ab, ac, bc, aa - bb, aa - cc],
     }
-    return bool(np.all(np.abs(zero[crystal_system(crystal.space_group)]) < 1e-6))
+    system = np.array([crystal_system(crystal.space_group) for crystal in crystals])
+    obeys = np.ones(len(crystals), dtype=bool)
+    for name, numbers in zero.items():
+        for number in numbers:
+            obeys &= (system != name) | (np.abs(number) < 1e-6)
+    return obeys, np.linalg.det(metric) > 0
 
 
 def plausibility(crystals: list[Crystal]) -> Numbers:

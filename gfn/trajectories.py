@@ -99,6 +99,9 @@ def roll_out(
     """Sample ``n`` trajectories of a policy; without a policy uniformly (group, valid actions, and the lattice uniform in the cube).
 
     ``exploration`` is the share of steps taken uniformly over the valid actions, ``temperature`` divides the logits of the discrete steps.
+
+    Raises:
+        RuntimeError: at a dead end, a state without any allowed action; the look-ahead excludes them.
     """
     if policy is None:
         groups = random.choice(environment.space_group.groups, n)
@@ -139,8 +142,12 @@ def _sample_compositions(
     steps: list[Choices] = []
     while len(rows):
         allowed = space.allowed(partial)
-        actions = allowed.argmax(axis=1)
-        several = np.nonzero(allowed.sum(axis=1, dtype=np.int64) > 1)[0]
+        options, actions = allowed.sum(axis=1, dtype=np.int64), allowed.argmax(axis=1)
+        if not options.all():
+            raise RuntimeError(
+                f"dead end: no action is allowed after {partial.counts[options == 0][0]} in space group {groups[rows[options == 0]][0]}"
+            )
+        several = np.nonzero(options > 1)[0]
         if len(several):
             counts, mask = partial.counts[several], allowed[several]
             uniform = np.full(len(several), policy is None)
