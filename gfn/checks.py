@@ -125,18 +125,31 @@ def _cells(windows: LatticeWindows) -> LatticeSpace:
 
 
 def room(space: Space, crystal: Crystal) -> str | None:
-    """The estimated volume leaves room for edges inside their window, at every angle the windows allow (volumetric decoding)."""
+    """The volumes that the composition allows leave room for edges inside their window, at every angle the windows allow (volumetric
+    decoding)."""
     windows, system = space.lattice, lattice_system(crystal.space_group)
     cells = _cells(windows)
     if not cells.system_feasible[system]:
         return f"room: the angles {list(windows.angles)} exclude the {LATTICE_SYSTEMS[system]} lattice system"
     if windows.decoding == "absolute":
         return None
-    estimate = expected_volume_per_atom(crystal.composition) * crystal.number_of_atoms
-    smallest, largest = cells.estimate[system]
-    if not smallest <= estimate <= largest:
-        return f"room: an estimate of {estimate:.2f} Å3 has no room for edges of {list(windows.lengths)} Å at any allowed angle"
+    low, high = _volumes(windows, crystal)
+    if low > high:
+        return f"room: volume_ratio and volume_per_atom have no volume in common for {crystal.composition}"
+    flattest, fullest = cells.unit_volumes(system)
+    if high < fullest * windows.lengths[0] ** 3 or low > flattest * windows.lengths[1] ** 3:
+        return f"room: volumes of {low:.2f} to {high:.2f} Å3 have no room for edges of {list(windows.lengths)} Å at every allowed angle"
     return None
+
+
+def _volumes(windows: LatticeWindows, crystal: Crystal) -> tuple[float, float]:
+    """Smallest and largest volume of the cell in Å3 by its composition alone."""
+    estimate = expected_volume_per_atom(crystal.composition) * crystal.number_of_atoms
+    low, high = (ratio * estimate for ratio in windows.volume_ratio)
+    if windows.volume_per_atom is not None:
+        dense, loose = windows.volume_per_atom
+        low, high = max(low, dense * crystal.number_of_atoms), min(high, loose * crystal.number_of_atoms)
+    return low, high
 
 
 def lattice(space: Space, crystal: Crystal) -> str | None:
@@ -171,6 +184,10 @@ def _volumetric(space: Space, crystal: Crystal) -> str | None:
     low, high = windows.volume_ratio
     if not low * (1 - TOLERANCE) <= ratio <= high * (1 + TOLERANCE):
         return f"lattice volume_ratio: {ratio:.4f} is outside {low} to {high}"
+    if windows.volume_per_atom is not None:
+        low, high = windows.volume_per_atom
+        if not low * (1 - TOLERANCE) <= crystal.volume_per_atom <= high * (1 + TOLERANCE):
+            return f"lattice volume_per_atom: {crystal.volume_per_atom:.4f} is outside {low} to {high}"
     mean = prod(cell[:3]) ** (1 / 3)
     low, high = windows.edge_ratio
     for edge in cell[:3]:

@@ -51,13 +51,16 @@ class LatticeWindows(Settings):
         default=(50.0, 130.0), description="smallest and largest angle in degrees (fixed angles, such as 120, count too)"
     )
     volume_ratio: Window = Field(default=(0.6, 1.6), description="volume over the estimate from the composition (volumetric decoding)")
+    volume_per_atom: Window | None = Field(
+        default=None, description="smallest and largest volume in Å3 per atom (volumetric decoding); null: as `volume_ratio` has it"
+    )
     edge_ratio: Window = Field(default=(0.3, 6.0), description="edge over the cube root of the product of the edges (volumetric decoding)")
     flatness: float = Field(default=0.5, gt=0, le=1, description="smallest volume over the product of the edges: keeps the metric positive")
 
-    @field_validator("lengths", "angles", "volume_ratio", "edge_ratio")
+    @field_validator("lengths", "angles", "volume_ratio", "volume_per_atom", "edge_ratio")
     @classmethod
-    def _ordered(cls, window: Window) -> Window:
-        if not 0 < window[0] < window[1]:
+    def _ordered(cls, window: Window | None) -> Window | None:
+        if window is not None and not 0 < window[0] < window[1]:
             raise ValueError(f"expected 0 < smallest < largest, given {list(window)}")
         return window
 
@@ -65,6 +68,8 @@ class LatticeWindows(Settings):
     def _sensible(self) -> LatticeWindows:
         if self.angles[1] >= 180:
             raise ValueError(f"angles must stay below 180 degrees, given {list(self.angles)}")
+        if self.volume_per_atom is not None and self.decoding == "absolute":
+            raise ValueError("volume_per_atom needs the volumetric decoding: the absolute one reads edges and angles, whatever the volume")
         if self.edge_ratio[0] >= 1 or self.edge_ratio[1] <= 1:
             raise ValueError(f"edge_ratio must contain 1 (equal edges), given {list(self.edge_ratio)}")
         return self
@@ -172,6 +177,7 @@ class LatticeRestriction(Settings):
     lengths: Window | None = Field(default=None, description="smallest and largest edge in Å")
     angles: Window | None = Field(default=None, description="smallest and largest angle in degrees")
     volume_ratio: Window | None = Field(default=None, description="volume over the estimate from the composition")
+    volume_per_atom: Window | None = Field(default=None, description="smallest and largest volume in Å3 per atom")
     edge_ratio: Window | None = Field(default=None, description="edge over the cube root of the product of the edges")
 
 
@@ -208,10 +214,10 @@ class Restriction(Settings):
     )
 
 
-def _overlap(name: str, ours: tuple, theirs: tuple | None) -> tuple:
-    """Intersection of two windows."""
-    if theirs is None:
-        return ours
+def _overlap(name: str, ours: Any, theirs: Any) -> Any:
+    """Intersection of two windows; None is no window."""
+    if ours is None or theirs is None:
+        return ours or theirs
     low, high = max(ours[0], theirs[0]), min(ours[1], theirs[1])
     if low > high:
         raise EmptySpace(f"{name}: the restriction {list(theirs)} has nothing in common with the space's {list(ours)}.")
@@ -242,7 +248,7 @@ def _intersection(space: Space, restriction: Restriction) -> Space:
         atoms_of[symbol] = _overlap(f"atoms_of {symbol}", atoms_of.get(symbol, window), window)
     windows = {
         name: _overlap(f"lattice {name}", getattr(space.lattice, name), getattr(restriction.lattice, name))
-        for name in ("lengths", "angles", "volume_ratio", "edge_ratio")
+        for name in ("lengths", "angles", "volume_ratio", "volume_per_atom", "edge_ratio")
     }
     try:
         return Space(

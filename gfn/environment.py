@@ -88,6 +88,7 @@ def _explain(space: Space) -> str:
         "excluded_combinations": {"excluded_combinations": ()},
         "lattice lengths": {"lattice": {"lengths": (1.0, 200.0)}},
         "lattice angles": {"lattice": {"angles": (30.0, 150.0)}},
+        "lattice volume_per_atom": {"lattice": {"volume_per_atom": None}},
         "space_groups (their Wyckoff positions)": {"space_groups": "all"},
     }
     culprits = []

@@ -5,9 +5,9 @@ fact, the intervals that the coordinates are read on are computed from the coord
 the free coordinates and the cells inside the windows.
 
 ``volumetric`` decoding: (angle, angle, angle, volume, edge, edge). Angles first; then the volume on the part of
-``volume_ratio x estimate from the composition`` that the edges allow; then one or two edges, on a logarithmic scale, relative to
-the cube root of the product of the edges. ``absolute`` decoding (the paper's): (edge, edge, edge, angle, angle, angle), linear.
-The angles of triclinic cells keep volume / (a b c) above ``flatness``: with x, y, z their cosines the metric determinant
+``volume_ratio x estimate from the composition`` that ``volume_per_atom`` and the edges allow; then one or two edges, on a logarithmic
+scale, relative to the cube root of the product of the edges. ``absolute`` decoding (the paper's): (edge, edge, edge, angle, angle,
+angle), linear. The angles of triclinic cells keep volume / (a b c) above ``flatness``: with x, y, z their cosines the metric determinant
 1 - x2 - y2 - z2 + 2xyz is concave along each angle's cosine, so that what it allows is an interval.
 """
 
@@ -48,8 +48,8 @@ class LatticeSpace:
     Attributes:
         free: ``(8, 6)`` bool, the cube coordinates each lattice system leaves free.
         system_feasible: ``(8,)`` bool, lattice systems with some cell inside the windows.
-        estimate: ``(8, 2)``, smallest and largest estimated volume in Å3 for which every allowed angle leaves room for a cell
-            (volumetric decoding; otherwise 0 and infinity).
+        weights: ``(elements, quantities)`` and limits: ``(8, quantities, 2)``: a composition leaves room for a cell, at every allowed
+            angle, where the sums of ``weights`` over its atoms lie inside ``limits``. The first quantity is the estimated volume in Å3.
     """
 
     def __init__(self, windows: LatticeWindows, elements: Sequence[str]) -> None:
@@ -62,13 +62,13 @@ class LatticeSpace:
             self.free[system, list(places)] = True
         self._angle_one = self._projection()
         self.system_feasible = np.array([self._angles_feasible(system) for system in range(len(LATTICE_SYSTEMS))])
-        self.estimate = np.array([self._estimate_window(system) for system in range(len(LATTICE_SYSTEMS))])
+        self.weights, self.limits = self._quantities()
 
     def decode(self, cube: np.ndarray, system: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Cells ``(n, 6)`` in Å and degrees at points of the cube ``(n, 6)``; counts ``(n, elements)`` give the volume estimate."""
         angles = self._decode_angles(cube[:, 0:3] if self.volumetric else cube[:, 3:6], system)
         if self.volumetric:
-            edges = self._decode_edges(cube[:, 3:6], system, _unit_volume(angles), counts @ self.element_volumes)
+            edges = self._decode_edges(cube[:, 3:6], system, self._volume_interval(_unit_volume(angles), counts))
         else:
             low, high = self.windows.lengths
             edges = _tie_edges(low + cube[:, 0:3] * (high - low), system)
@@ -79,7 +79,7 @@ class LatticeSpace:
         free = self.free[system]
         angles = self._encode_angles(cells[:, 3:6], system)
         if self.volumetric:
-            edges = self._encode_edges(cells, system, counts @ self.element_volumes)
+            edges = self._encode_edges(cells, system, self._volume_interval(_unit_volume(cells[:, 3:6]), counts))
             cube = np.concatenate([angles, edges], axis=1)
         else:
             low, high = self.windows.lengths
@@ -160,14 +160,26 @@ class LatticeSpace:
 
     # Volume and edges (volumetric decoding), in logarithms -----------------------------------------------------------------
 
-    def _estimate_window(self, system: int) -> tuple[float, float]:
+    def _quantities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and limits (see the class). The volume has to lie in three intervals: one around the estimate, one by the number of
+        atoms, and what the edges allow at the flattest and the fullest angles. Three intervals meet where each two of them do, and
+        whether two of them meet is a condition on a sum over the atoms."""
+        infinite = float("inf")
         if not self.volumetric:
-            return 0.0, float("inf")
-        flattest, fullest = self._unit_volume_range(system)
-        (shortest, longest), (low, high) = self.windows.lengths, self.windows.volume_ratio
-        return fullest * shortest**3 / high, flattest * longest**3 / low
+            return self.element_volumes[:, None], np.tile([0.0, infinite], (len(LATTICE_SYSTEMS), 1, 1))
+        (low, high), (shortest, longest) = self.windows.volume_ratio, self.windows.lengths
+        flattest, fullest = np.array([self.unit_volumes(system) for system in range(len(LATTICE_SYSTEMS))]).T
+        least, most = fullest * shortest**3, flattest * longest**3
+        estimate = np.stack([least / high, most / low], axis=1)
+        if self.windows.volume_per_atom is None:
+            return self.element_volumes[:, None], estimate[:, None]
+        dense, loose = self.windows.volume_per_atom
+        ones = np.ones_like(self.element_volumes)
+        weights = [self.element_volumes, ones, high * self.element_volumes - dense, loose - low * self.element_volumes]
+        positive = np.tile([0.0, infinite], (len(LATTICE_SYSTEMS), 1))
+        return np.stack(weights, axis=1), np.stack([estimate, np.stack([least / loose, most / dense], axis=1), positive, positive], axis=1)
 
-    def _unit_volume_range(self, system: int) -> tuple[float, float]:
+    def unit_volumes(self, system: int) -> tuple[float, float]:
         """Smallest and largest volume / (a b c) inside the angle windows."""
         if system == 1:
             low, high = (sqrt(1 - cos(radians(angle)) ** 2) for angle in self._monoclinic_window())
@@ -176,11 +188,16 @@ class LatticeSpace:
             return self.windows.flatness, 1.0
         return (sqrt(0.75), sqrt(0.75)) if 4 <= system <= 6 else (1.0, 1.0)
 
-    def _volume_interval(self, unit: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithms of the smallest and largest product of the edges."""
+    def _volume_interval(self, unit: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of the smallest and largest product of the edges, given the volume over that product."""
         (shortest, longest), (low, high) = np.log(self.windows.lengths), np.log(self.windows.volume_ratio)
-        center = np.log(estimate) - np.log(unit)
-        return np.maximum(low + center, 3 * shortest), np.minimum(high + center, 3 * longest)
+        estimate = np.log(counts @ self.element_volumes)
+        low, high = low + estimate, high + estimate
+        if self.windows.volume_per_atom is not None:
+            dense, loose = np.log(self.windows.volume_per_atom)
+            atoms = np.log(counts.sum(axis=1))
+            low, high = np.maximum(low, dense + atoms), np.minimum(high, loose + atoms)
+        return np.maximum(low - np.log(unit), 3 * shortest), np.minimum(high - np.log(unit), 3 * longest)
 
     def _edge_interval(self, product: np.ndarray, left: np.ndarray, many: int, ties: int) -> tuple[np.ndarray, np.ndarray]:
         """Interval of an edge's logarithm: ``left`` is what remains of the logarithm of the product, shared by ``ties`` equal edges of this
@@ -190,8 +207,8 @@ class LatticeSpace:
         high = np.minimum(longest, np.log(self.windows.lengths[1]))
         return np.maximum(low, (left - many * high) / ties), np.minimum(high, (left - many * low) / ties)
 
-    def _decode_edges(self, cube: np.ndarray, system: np.ndarray, unit: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-        low, high = self._volume_interval(unit, estimate)
+    def _decode_edges(self, cube: np.ndarray, system: np.ndarray, interval: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        low, high = interval
         product = low + cube[:, 0] * (high - low)
         edges = np.repeat(product[:, None] / 3, 3, axis=1)
         rows = np.nonzero((system >= 3) & (system <= 6))[0]
@@ -207,11 +224,11 @@ class LatticeSpace:
         edges[rows, 2] = left - edges[rows, 1]
         return np.exp(edges)
 
-    def _encode_edges(self, cells: np.ndarray, system: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    def _encode_edges(self, cells: np.ndarray, system: np.ndarray, interval: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         edges = np.log(cells[:, 0:3])
         product = edges.sum(axis=1)
         cube = np.zeros((len(cells), 3))
-        cube[:, 0] = _fraction(product, *self._volume_interval(_unit_volume(cells[:, 3:6]), estimate))
+        cube[:, 0] = _fraction(product, *interval)
         rows = np.nonzero((system >= 3) & (system <= 6))[0]
         cube[rows, 1] = _fraction(edges[rows, 0], *self._edge_interval(product[rows], product[rows], 1, 2))
         rows = np.nonzero(system < 3)[0]

@@ -116,9 +116,9 @@ def build_goals(tables, goals, entries):
 
 
 @njit(cache=True)
-def build_volumes(tables, goals, most, sign):
-    """Fill ``most[element, combination, frame, bit]``: the largest ``sign`` x volume that elements of at least that index can still add in
-    finishing a crystal from that state; -inf where they cannot. For the bounds on the volume estimate."""
+def build_bound(tables, goals, most, quantity, sign):
+    """Fill ``most[element, combination, frame, bit]``: the largest ``sign`` x quantity that elements of at least that index can still add
+    in finishing a crystal from that state; -inf where they cannot."""
     elements, combinations, frames, _ = goals.shape
     elements -= 1
     bits = 64 * tables.width
@@ -141,7 +141,7 @@ def build_volumes(tables, goals, most, sign):
                     following = tables.next_frame[frame, count]
                     if chosen < 0 or following < 0 or not tables.count_allowed[element, count]:
                         continue
-                    after, added = most[element + 1, chosen, following], sign * count * tables.volume[element]
+                    after, added = most[element + 1, chosen, following], sign * count * tables.weight[element, quantity]
                     if tables.number[frame] == 0 or not tables.neutral:
                         here[0] = max(here[0], after[0] + added)
                     if tables.metal[element]:
@@ -167,31 +167,65 @@ def _drop_expanded(words, tables, products):
 
 
 @njit(cache=True)
-def _within_reach(words, goal, volume, most, least, low, high):
-    """Whether a state of ``words`` in ``goal`` can still bring the volume into its window, each bound taken by itself."""
+def _within_reach(words, goal, tables, bounds, element, combination, frame, sums, window):
+    """Whether a state of ``words`` in ``goal`` can still bring the quantities into their windows, each bound taken by itself."""
     for word in range(words.shape[0]):
         common = words[word] & goal[word]
         bit = 64 * word
         while common:
             if common & np.uint64(1):
-                enough = most.shape[0] == 0 or volume + most[bit] >= low
-                if enough and (least.shape[0] == 0 or volume - least[bit] <= high):
+                enough = True
+                for quantity in range(sums.shape[0]):
+                    low, high = tables.bound_of[quantity, 0], tables.bound_of[quantity, 1]
+                    if low >= 0 and sums[quantity] + bounds[low, element, combination, frame, bit] < window[quantity, 0]:
+                        enough = False
+                    if high >= 0 and sums[quantity] - bounds[high, element, combination, frame, bit] > window[quantity, 1]:
+                        enough = False
+                if enough:
                     return True
             common >>= np.uint64(1)
             bit += 1
     return False
 
 
+@njit(cache=True)
+def _inside(sums, window):
+    """Whether all quantities are in their windows."""
+    for quantity in range(sums.shape[0]):  # noqa: SIM110 - compiled
+        if not window[quantity, 0] <= sums[quantity] <= window[quantity, 1]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _settled(tables, element, number, sums, window):
+    """Whether no bound on a quantity can bind any more, whatever elements of at least that place follow."""
+    for quantity in range(sums.shape[0]):
+        rest = tables.rest[element, number, quantity]
+        if sums[quantity] + rest[0] < window[quantity, 0] or sums[quantity] + rest[1] > window[quantity, 1]:
+            return False
+    return True
+
+
 NO, YES, TRY = 0, 1, 2
 
 
 @njit(cache=True)
-def _verdict(tables, goals, most, least, element, combination, frame, words, volume, plain_only, low, high):
+def _verdict(tables, goals, bounds, element, combination, frame, words, sums, plain_only, window):
     """What the tables say about finishing a crystal with elements from place ``element`` on: NO, YES, or TRY the further elements.
 
-    They decide alone wherever at most one bound can still bind. ``plain_only`` says that there is no mixed valence.
+    They decide alone wherever at most one bound can still bind and has a table. ``plain_only`` says that there is no mixed valence.
     """
-    goal = goals[element, combination, frame]
+    goal, number = goals[element, combination, frame], tables.number[frame]
+    binding, tabled = 0, True
+    for quantity in range(sums.shape[0]):
+        (low, high), rest = window[quantity], tables.rest[element, number, quantity]
+        if sums[quantity] + rest[1] < low or sums[quantity] + rest[0] > high:
+            return NO
+        if sums[quantity] + rest[0] < low:
+            binding, tabled = binding + 1, tabled and tables.bound_of[quantity, 0] >= 0
+        if sums[quantity] + rest[1] > high:
+            binding, tabled = binding + 1, tabled and tables.bound_of[quantity, 1] >= 0
     reachable, plain, done = False, plain_only, False
     per_world = 2 if tables.pauling else 1
     for index in range(words.shape[0]):
@@ -199,43 +233,39 @@ def _verdict(tables, goals, most, least, element, combination, frame, words, vol
         reachable = reachable or common != 0
         plain = plain or (common != 0 and index < 1 + per_world * tables.width)
         done = done or (words[index] & tables.accepted[frame, index]) != 0
-    rest = tables.largest_rest[tables.number[frame]]
-    if not reachable or volume > high or volume + rest < low:
+    if not reachable:
         return NO
-    low_met, high_met = volume >= low, volume + rest <= high
-    if plain and low_met and high_met:
+    if plain and binding == 0:
         return YES
-    if done and low_met:
+    if done and _inside(sums, window):
         for further in range(element, tables.column.shape[0]):
             done = done and not tables.required[further]
         if done:
             return YES
-    most_here = most[element, combination, frame] if most.shape[0] else np.zeros(0, np.float32)
-    least_here = least[element, combination, frame] if least.shape[0] else np.zeros(0, np.float32)
-    if not _within_reach(words, goal, volume, most_here, least_here, low, high):
+    if bounds.shape[0] and not _within_reach(words, goal, tables, bounds, element, combination, frame, sums, window):
         return NO
-    if plain_only and ((high_met and most.shape[0] > 0) or (low_met and least.shape[0] > 0)):
+    if plain_only and binding == 1 and tabled:
         return YES
     return TRY
 
 
 @njit(cache=True)
-def _finishable(tables, goals, entries, most, least, element, combination, frame, words, tie, volume, products, low, high):
-    """Exact: can a crystal be finished from here, with the volume estimate in its window and mixed valence within SMACT's limit?
+def _finishable(tables, goals, entries, bounds, element, combination, frame, words, tie, sums, products, window):
+    """Exact: can a crystal be finished from here, with every quantity in its window and mixed valence within SMACT's limit?
 
     ``words`` are the states after the last element (``tie`` its tie group, -1 at the start), ``element`` the first place that is still
     open. Where the tables cannot decide, the further elements are tried, depth first.
     """
     plain_only = products.shape[0] == 1
-    verdict = _verdict(tables, goals, most, least, element, combination, frame, words, volume, plain_only, low, high)
+    verdict = _verdict(tables, goals, bounds, element, combination, frame, words, sums, plain_only, window)
     if verdict != TRY:
         return verdict == YES
-    largest, depth = tables.next_frame.shape[1] - 1, tables.largest_rest.shape[0] + 1
+    largest, depth = tables.next_frame.shape[1] - 1, tables.rest.shape[1] + 1
     states, spent = np.empty((depth, words.shape[0]), np.uint64), np.empty((depth, products.shape[0]))
-    volumes = np.empty(depth)
+    reached, added = np.empty((depth, sums.shape[0])), np.empty(sums.shape[0])
     # Of each level: next element, next count, combination, frame, tie group of its last element, whether the cations have ended.
     places = np.empty((depth, 6), np.int64)
-    states[0], spent[0], volumes[0] = words, products, volume
+    states[0], spent[0], reached[0] = words, products, sums
     places[0, 0], places[0, 1], places[0, 2], places[0, 3], places[0, 4], places[0, 5] = element, largest, combination, frame, tie, 0
     after, level = np.empty_like(words), 0
     while level >= 0:
@@ -259,21 +289,22 @@ def _finishable(tables, goals, entries, most, least, element, combination, frame
         if not _meet(states[level], entries[here, kept, tables.step_of[at, count]]):
             continue
         advance(states[level], tables, here, count, tables.number[at] == 0, after)
-        left, added = spent[level] * tables.expansion[here, count], volumes[level] + count * tables.volume[here]
+        left = spent[level] * tables.expansion[here, count]
+        added[:] = reached[level] + count * tables.weight[here]
         _drop_expanded(after, tables, left)
-        verdict = _verdict(tables, goals, most, least, here + 1, chosen, following, after, added, plain_only, low, high)
+        verdict = _verdict(tables, goals, bounds, here + 1, chosen, following, after, added, plain_only, window)
         if verdict == YES:
             return True
         if verdict == TRY:
             level += 1
-            states[level], spent[level], volumes[level] = after, left, added
+            states[level], spent[level], reached[level] = after, left, added
             places[level, 0], places[level, 1], places[level, 2] = here + 1, largest, chosen
             places[level, 3], places[level, 4], places[level, 5] = following, tables.tie[here], 0
     return False
 
 
 @njit(cache=True)
-def allowed_actions(tables, goals, entries, most, least, last, frame, combination, words, volume, products, window, out):
+def allowed_actions(tables, goals, entries, bounds, last, frame, combination, words, sums, products, windows, out):
     """Masks of many partial compositions.
 
     ``out`` ``(n, elements * largest count + 1)`` is set to 1 for each action from which a crystal can be finished: action
@@ -282,17 +313,17 @@ def allowed_actions(tables, goals, entries, most, least, last, frame, combinatio
     largest = tables.next_frame.shape[1] - 1
     elements = tables.column.shape[0]
     states, after = np.empty(words.shape[1], np.uint64), np.empty(words.shape[1], np.uint64)
+    added = np.empty(sums.shape[1])
     for row in range(last.shape[0]):
         out[row, :] = 0
         states[:] = words[row]
         previous, alive, here = last[row], combination[row], frame[row]
         first = tables.number[here] == 0
-        low, high = window[row, 0], window[row, 1]
-        largest_rest = tables.largest_rest[min(tables.number[here] + 1, tables.largest_rest.shape[0] - 1)]
+        window, further = windows[row], min(tables.number[here] + 1, tables.rest.shape[1] - 1)
         stop = False
         for index in range(states.shape[0]):
             stop = stop or (states[index] & tables.accepted[here, index]) != 0
-        stop = stop and low <= volume[row] <= high
+        stop = stop and _inside(sums[row], window)
         tie_of, ended = tables.tie[previous] if previous >= 0 else -1, False
         for element in range(previous + 1, elements):
             tie = tables.tie[element]
@@ -306,14 +337,12 @@ def allowed_actions(tables, goals, entries, most, least, last, frame, combinatio
                     continue
                 count = tables.step_count[step]
                 following = tables.next_frame[here, count]
-                added = volume[row] + count * tables.volume[element]
-                if products.shape[1] > 1 or added < low or added + largest_rest > high:
+                added[:] = sums[row] + count * tables.weight[element]
+                if products.shape[1] > 1 or not _settled(tables, element + 1, further, added, window):
                     advance(states, tables, element, count, first, after)
                     spent = products[row] * tables.expansion[element, count]
                     _drop_expanded(after, tables, spent)
-                    if not _finishable(
-                        tables, goals, entries, most, least, element + 1, chosen, following, after, tie, added, spent, low, high
-                    ):
+                    if not _finishable(tables, goals, entries, bounds, element + 1, chosen, following, after, tie, added, spent, window):
                         continue
                 out[row, base + count] = 1
             if tables.required[element]:
@@ -325,17 +354,17 @@ def allowed_actions(tables, goals, entries, most, least, last, frame, combinatio
 
 
 @njit(cache=True)
-def feasible_roots(tables, goals, entries, most, least, frames, start, windows, out):
+def feasible_roots(tables, goals, entries, bounds, frames, start, windows, out):
     """Whether some crystal can be finished from each empty composition (``frames`` -1: none)."""
-    products = np.ones(tables.expansion.shape[2])
+    products, sums = np.ones(tables.expansion.shape[2]), np.zeros(tables.weight.shape[1])
     for row in range(frames.shape[0]):
         out[row] = frames[row] >= 0 and _finishable(
-            tables, goals, entries, most, least, 0, 0, frames[row], start, -1, 0.0, products, windows[row, 0], windows[row, 1]
+            tables, goals, entries, bounds, 0, 0, frames[row], start, -1, sums, products, windows[row]
         )
 
 
 @njit(cache=True)
-def apply_actions(tables, actions, last, frame, combination, words, volume, products, counts):
+def apply_actions(tables, actions, last, frame, combination, words, sums, products, counts):
     """Add the chosen elements to partial compositions, in place; rows whose action is to stop are left as they are."""
     largest = tables.next_frame.shape[1] - 1
     elements = tables.column.shape[0]
@@ -351,7 +380,7 @@ def apply_actions(tables, actions, last, frame, combination, words, volume, prod
         advance(states, tables, element, count, tables.number[frame[row]] == 0, words[row])
         products[row] *= tables.expansion[element, count]
         _drop_expanded(words[row], tables, products[row])
-        volume[row] += count * tables.volume[element]
+        sums[row] += count * tables.weight[element]
         for skipped in range(last[row] + 1, element):
             combination[row] = tables.combination_skip[combination[row], skipped]
         combination[row] = tables.combination_choose[combination[row], element]

@@ -14,6 +14,7 @@ WINDOWS = [
     {},
     {"lengths": (3.0, 6.0), "edge_ratio": (0.8, 1.3)},
     {"angles": (75.0, 135.0), "flatness": 0.7},
+    {"volume_per_atom": (20.0, 24.0)},
     {"angles": (89.0, 121.0), "flatness": 0.3},
     {"decoding": "absolute", "lengths": (0.9, 100.0), "angles": (50.0, 150.0), "flatness": 0.05},
 ]
@@ -47,9 +48,8 @@ def test_encode_is_the_inverse_of_decode(windows):
     space = Space(elements=["Na", "Cl"], lattice=windows)
     cells = LatticeSpace(space.lattice, space.elements)
     groups, cube, counts = points(100)
-    low, high = cells.estimate[SYSTEM_OF[groups]].T
-    estimate = counts @ cells.element_volumes
-    room_for_all = (low <= estimate) & (estimate <= high)  # elsewhere the masks never let the composition into the group
+    limits, sums = cells.limits[SYSTEM_OF[groups]], counts @ cells.weights
+    room_for_all = ((limits[:, :, 0] <= sums) & (sums <= limits[:, :, 1])).all(axis=1)  # elsewhere the masks never let it into the group
     assert room_for_all.any()
     groups, cube, counts = groups[room_for_all], cube[room_for_all], counts[room_for_all]
     system = SYSTEM_OF[groups]

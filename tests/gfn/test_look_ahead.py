@@ -93,6 +93,16 @@ SPACES = {
         "charge_neutrality": {"mixed_valence": True},
         "lattice": {"lengths": (4.5, 5.2)},
     },
+    "volume per atom": {
+        "elements": ["Li", "K", "O", "I"],
+        "atoms_per_element": (1, 6),
+        "lattice": {"volume_per_atom": (18.0, 19.0), "volume_ratio": (0.9, 1.1)},
+    },
+    "volume per atom and long edges": {
+        "elements": ["H", "Na", "O", "Cl"],
+        "atoms_per_element": (1, 5),
+        "lattice": {"volume_per_atom": (12.0, 14.0), "volume_ratio": (0.8, 1.3), "lengths": (4.0, 5.0)},
+    },
     "angles that exclude hexagonal cells": {"elements": ["Na", "Cl"], "atoms_per_element": (1, 8), "lattice": {"angles": (60.0, 110.0)}},
     "elements without states": {"elements": ["He", "Pm", "Na", "Cl"], "atoms_per_element": (1, 6)},
 }
@@ -128,6 +138,9 @@ def spaces(draw):
     fields["excluded_combinations"] = draw(st.lists(st.lists(st.sampled_from(symbols), min_size=2, max_size=3, unique=True), max_size=2))
     shortest = draw(st.floats(2.0, 6.0))
     fields["lattice"] = {"lengths": (shortest, shortest + draw(st.floats(0.3, 10.0)))}
+    if draw(st.booleans()):
+        dense = draw(st.floats(5.0, 30.0))
+        fields["lattice"] |= {"volume_per_atom": (dense, dense + draw(st.floats(0.3, 20.0))), "volume_ratio": (0.8, 1.25)}
     return Space(**fields)
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from al_crystal.crystal import Crystal, CrystalBatch
 from gfn.constraints import EmptySpace, Restriction, Space
+from gfn.draws import draw_actions
 from gfn.environment import CrystalEnvironment
 from gfn.policy import log_mixture
 from gfn.sampler import Sampler
@@ -82,6 +83,29 @@ def test_training_goes_on_after_a_checkpoint_as_without_it(environment, tmp_path
     assert trainer.train(reward, 3) == resumed.train(reward, 3)
 
 
+def test_the_cosine_schedule_ends_where_it_says_and_survives_a_checkpoint(environment, tmp_path):
+    settings = SamplerSettings(**SMALL, iterations=6, schedule="cosine")
+    trainer = Trainer(environment, settings, seed=4)
+    trainer.train(reward, 3)
+    rate = trainer.optimiser.param_groups[0]["lr"]
+    assert rate == pytest.approx(settings.learning_rate / 2)
+    trainer.save(tmp_path)
+    assert Trainer.load(tmp_path, environment).optimiser.param_groups[0]["lr"] == pytest.approx(rate)
+    trainer.train(reward, 5)
+    assert 0 < trainer.optimiser.param_groups[0]["lr"] < 0.01 * settings.learning_rate
+
+
+def test_compiled_draws_follow_the_weights_and_the_masks():
+    random = np.random.default_rng(0)
+    logits = np.tile(np.log([[1.0, 2.0, 5.0, 3.0]]), (40_000, 1)).astype(np.float32)
+    allowed = np.tile(np.array([[1, 1, 0, 1]], dtype=np.uint8), (40_000, 1))
+    uniform = np.arange(40_000) % 2 == 0
+    drawn = draw_actions(logits, allowed, 2.0, random.random(40_000), uniform)
+    weights = np.sqrt([1.0, 2.0, 0.0, 3.0])
+    np.testing.assert_allclose(np.bincount(drawn[~uniform], minlength=4) / 20_000, weights / weights.sum(), atol=0.01)
+    np.testing.assert_allclose(np.bincount(drawn[uniform], minlength=4) / 20_000, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.01)
+
+
 def test_a_checkpoint_of_another_space_is_refused(environment, tmp_path):
     Trainer(environment, SamplerSettings(**SMALL), seed=4).save(tmp_path)
     with pytest.raises(ValueError, match=r"another space.*elements"):
@@ -121,6 +145,7 @@ RESTRICTIONS = {
     "B": {"elements": ["Li", "Mn", "O"], "required_elements": ["Li", "Mn", "O"]},
     "C": {"space_groups": ["cubic"]},
     "D": {"lattice": {"lengths": (10.0, 20.0), "angles": (75.0, 135.0)}},
+    "volume per atom": {"lattice": {"volume_per_atom": (10.0, 14.0)}},
 }
 
 
@@ -151,6 +176,8 @@ def test_a_restriction_that_leaves_nothing_says_why(environment):
         ({"atoms": (5, 2)}, "fewest <= most"),
         ({"charge_neutrality": None}, "electronegativity"),
         ({"colour": 1}, "Extra inputs"),
+        ({"lattice": {"volume_per_atom": (9.0, 8.0)}}, "smallest < largest"),
+        ({"lattice": {"decoding": "absolute", "volume_per_atom": (9.0, 12.0)}}, "volumetric decoding"),
     ],
 )
 def test_settings_refuse_nonsense(fields, message):
