@@ -2,8 +2,9 @@
 
 ``python benchmarks/oracle_relaxation.py`` draws random arrangements of 8 to 30 atoms in real cells of the 22 elements (space group,
 composition and lattice of known crystals, positions by PyXtal), relaxes them both ways with M3GNet to 0.05 eV/Å (ours also to 0.1 GPa,
-the plain way to the filter's own measure of stress, about 0.5 GPa), and compares cost, convergence and energies. ``--workers`` adds one
-worker process against two. The plain way takes minutes: its results are kept line by line, and an interrupted run goes on.
+the plain way to the filter's own measure of stress, about 0.5 GPa), and compares cost, convergence and energies; ours once with the
+symmetry of each cell kept and once freed afterwards, as ``oracles.symmetry`` says. ``--workers`` labels with one worker process and
+with two instead. The plain way takes ten minutes: its cells and results are kept line by line, and an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from al_crystal.seeds import rng
+from oracles.freeing import free
 from oracles.potentials import load, resolve
-from oracles.relaxation import relax_all
-from oracles.settings import RelaxationSettings
+from oracles.relaxation import Relaxed, relax_all
+from oracles.settings import FreeingSettings, RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell
 
 STEPS = 500  # of the plain way
@@ -31,23 +34,34 @@ RESULTS = Path("benchmarks/results/oracle_relaxation.jsonl")
 def main(
     data: Annotated[Path, typer.Option(help="development data", envvar="AL_CRYSTAL_DATA")],
     count: Annotated[int, typer.Option(help="cells")] = 64,
-    workers: Annotated[bool, typer.Option(help="also label with one worker process and with two")] = False,
-    output: Annotated[Path, typer.Option(help="results of the plain way, one line each")] = RESULTS,
+    workers: Annotated[bool, typer.Option(help="only label with one worker process and with two")] = False,
+    output: Annotated[Path, typer.Option(help="results of the plain way, one line each; the cells go beside it")] = RESULTS,
 ) -> None:
     """Measure relaxed structures per CPU-second, convergence, and agreement."""
     import torch
 
     torch.set_num_threads(1)
-    structures = _drawn(data, count)
+    if workers:
+        _workers(data)
+        return
+    structures = _cells(data, count, output.with_suffix(".cells"))
     plain = _plain(structures, output)
     potential = load(resolve("M3GNet"))
     start = time.process_time()
     cells = [SymmetricCell.from_structure(structure) for structure in structures]
-    ours = relax_all(cells, potential, RelaxationSettings())
+    kept = relax_all(cells, potential, RelaxationSettings())
     cost = time.process_time() - start
-    _table(structures, plain, ours, cost)
-    if workers:
-        _workers(data)
+    generators = [rng(0, 0, "benchmark/free", index) for index in range(count)]
+    freed = free(kept, potential, FreeingSettings(), RelaxationSettings(), generators)
+    whole = time.process_time() - start
+    typer.echo(f"{count} PyXtal cells, {np.mean([len(structure) for structure in structures]):.1f} atoms on average, M3GNet")
+    _plain_row(plain)
+    _table("symmetry: kept", structures, plain, kept, cost)
+    _table("symmetry: freed", structures, plain, [one.relaxed for one in freed], whole)
+    gains = np.array([one.gain or 0.0 for one in freed])
+    typer.echo(
+        f"\nfreed: {sum(one.walks > 1 for one in freed)} of {count} leave, {(gains > CLOSE).sum()} gain more than {CLOSE * 1e3:.0f} meV/atom"
+    )
 
 
 def _cells(data: Path, count: int, file: Path) -> list[Any]:
@@ -131,36 +145,33 @@ def _plain(structures: list[Any], output: Path) -> list[dict[str, Any]]:
     return done
 
 
-def _table(structures: list[Any], plain: list[dict[str, Any]], ours: list[Any], cost: float) -> None:
+def _plain_row(plain: list[dict[str, Any]]) -> None:
+    cost, settled = sum(line["cpu_s"] for line in plain), np.array([line["converged"] for line in plain])
+    early = np.mean([line["converged"] and line["steps"] <= 200 for line in plain])
+    typer.echo(
+        f"ASE FIRE, one by one: {cost / len(plain):.2f} CPU-s each, {settled.sum() / cost:.3f} relaxed per CPU-s, "
+        f"converged {settled.mean():.3f} (<= {STEPS} steps), {early:.3f} (<= 200)"
+    )
+
+
+def _table(name: str, structures: list[Any], plain: list[dict[str, Any]], ours: list[Relaxed], cost: float) -> None:
     count = len(structures)
     plain_cost = sum(line["cpu_s"] for line in plain)
     settled = np.array([line["converged"] for line in plain])
     converged = np.array([one.outcome == "converged" for one in ours])
-    kinks = sum("kink" in one.reason for one in ours)
     both = settled & converged
-    difference = np.array([one.energy_per_atom - line["energy"] for one, line in zip(ours, plain, strict=True)])[both]
+    difference = np.array([one.energy_per_atom - line["energy"] for one, line in zip(ours, plain, strict=True)])
     close = difference <= CLOSE
-    typer.echo(f"{count} PyXtal cells, {np.mean([len(structure) for structure in structures]):.1f} atoms on average, M3GNet")
-    typer.echo("                        CPU-s    CPU-s each   relaxed per CPU-s   converged")
-    early = np.mean([line["converged"] and line["steps"] <= 200 for line in plain])
+    typer.echo(f"\n{name}: {cost / count:.2f} CPU-s each, {converged.sum() / cost:.3f} relaxed per CPU-s, converged {converged.mean():.3f}")
+    typer.echo(f"  relaxed per CPU-s over the plain way: {converged.sum() / cost / (settled.sum() / plain_cost):.1f}")
     typer.echo(
-        f"ASE FIRE, one by one  {plain_cost:7.1f}  {plain_cost / count:10.2f}  {settled.sum() / plain_cost:17.3f}"
-        f"   {settled.mean():.3f} (<= {STEPS} steps), {early:.3f} (<= 200)"
+        f"  energies within {CLOSE * 1e3:.0f} meV/atom of the plain way or lower: {close[both].mean():.3f} of the {both.sum()} converged "
+        f"both ways (lower by more: {(difference[both] < -CLOSE).sum()}, higher by more: {(~close[both]).sum()})"
     )
-    typer.echo(
-        f"ours, batched         {cost:7.1f}  {cost / count:10.2f}  {converged.sum() / cost:17.3f}   {converged.mean():.3f}"
-        f" ({kinks} of them in a kink of the potential)"
-    )
-    typer.echo(f"relaxed per CPU-s, ours over plain: {converged.sum() / cost / (settled.sum() / plain_cost):.1f}")
-    typer.echo(
-        f"energies within {CLOSE * 1e3:.0f} meV/atom of the plain way or lower: {close.mean():.3f} of the {both.sum()} converged both ways "
-        f"(lower by more: {(difference < -CLOSE).sum()}, higher by more: {(~close).sum()})"
-    )
-    for structure, one, line in zip(structures, ours, plain, strict=True):
-        higher = one.outcome == "converged" and line["converged"] and one.energy_per_atom - line["energy"] > CLOSE
-        if one.outcome != "converged" or higher:
+    for structure, one, line, higher in zip(structures, ours, plain, ~close, strict=True):
+        if one.outcome != "converged" or (higher and line["converged"]):
             energies = f"{one.energy_per_atom:.3f} against {line['energy']:.3f} eV/atom"
-            typer.echo(f"  {structure.composition.formula}: {one.outcome}, {one.reason}; {energies}")
+            typer.echo(f"    {structure.composition.formula}: {one.outcome}, {one.reason}; {energies}")
 
 
 def _workers(data: Path) -> None:

@@ -80,14 +80,15 @@ class Labeller:
             potential.check_elements([structure])
             cell = SymmetricCell.from_structure(structure, symprec=self.settings.symprec)
             relaxed = relax_all([cell], potential, self.settings.relaxation)[0]
-            label = self._state(crystal, relaxed, potential, {})
+            checks: dict[str, Any] = {}
+            if self.settings.symmetry == "freed":
+                relaxed, _ = self._free(relaxed, potential, rng(self.seed, attempt, "label", int(crystal.id[:12], 16)), checks)
+            label = self._state(crystal, relaxed, potential, checks)
         cost = {"cpu_s": round(time.process_time() - cpu, 3), "wall_s": round(time.perf_counter() - wall, 3)}
         return label.model_copy(update={"cost": cost | label.cost, "provenance": self._provenance(attempt)})
 
     def _judge(self, crystal: Crystal, found: Sequence[Arrangement], potential: Potential, generator: np.random.Generator) -> Label:
         """Choose the arrangement to keep, free its symmetry if asked, and state its properties."""
-        from oracles.relaxation import relax_all, released
-
         checks: dict[str, Any] = {
             "energies_per_atom": [round(one.relaxed.energy_per_atom, 5) for one in found],
             "outcomes": [one.relaxed.outcome for one in found],
@@ -101,17 +102,22 @@ class Labeller:
         }
         relaxed = best.relaxed
         evaluations = sum(one.rest.evaluations + one.relaxed.evaluations for one in found)
-        if self.settings.symmetry == "freed" and relaxed.outcome == "converged":
-            freed = relax_all([released(relaxed, generator, self.settings.shake)], potential, self.settings.relaxation)[0]
-            evaluations += freed.evaluations
-            checks["gain_without_symmetry"] = round(relaxed.energy_per_atom - freed.energy_per_atom, 5)
-            if freed.outcome == "converged" and freed.energy_per_atom < relaxed.energy_per_atom:
-                relaxed = freed
+        if self.settings.symmetry == "freed":
+            relaxed, more = self._free(relaxed, potential, generator, checks)
+            evaluations += more
         label = self._state(crystal, relaxed, potential, checks)
         update: dict[str, Any] = {"cost": {"energy_evaluations": float(evaluations)}}
         if label.status == "ok" and best.rest.outcome == "converged":
             update["proposal_properties"] = self._at_rest(best.rest, potential)
         return label.model_copy(update=update)
+
+    def _free(self, relaxed: Relaxed, potential: Potential, generator: np.random.Generator, checks: dict[str, Any]) -> tuple[Relaxed, int]:
+        """Where the crystal goes without its symmetry, and the evaluations that took; ``checks`` say what was gained."""
+        from oracles.freeing import free
+
+        freed = free([relaxed], potential, self.settings.freeing, self.settings.relaxation, [generator])[0]
+        checks["freed"] = {"gain": None if freed.gain is None else round(freed.gain, 5), "walks": freed.walks}
+        return freed.relaxed, freed.evaluations
 
     def _state(self, crystal: Crystal, relaxed: Relaxed, potential: Potential, checks: dict[str, Any]) -> Label:
         """The label of a relaxed cell: its checks, and where it passes them its properties."""
@@ -156,7 +162,7 @@ class Labeller:
         """The properties of the relaxed structure, and for each that cannot be had the reason."""
         context = Context(potential, [structure], np.array([relaxed.energy]), self.settings.models)
         properties = {"energy_per_atom": Value(value=relaxed.energy_per_atom, level_of_theory=potential.level_of_theory)}
-        unavailable = {}
+        unavailable: dict[str, str] = {}
         for oracle in self.settings.properties:
             try:
                 properties |= oracle.evaluate([structure], context)[0]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GPA = 160.21766208  # GPa in one eV/Å3
 ATOMIC_STIFFNESS = 12.0  # eV/Å2, curvature assumed before any is known
 ELASTIC_STIFFNESS = 0.6  # eV/Å3 (100 GPa)
+STRAIN_LENGTH = 4.0  # Å that a strain of 1 is worth when a crystal is stirred
 ENERGY_NOISE = 2e-6  # of |energy|: float32 sums
 
 Outcome = Literal["converged", "not converged", "unphysical"]
@@ -274,11 +275,16 @@ class Walk:
         )
 
 
-def released(relaxed: Relaxed, generator: np.random.Generator, amplitude: float) -> SymmetricCell:
-    """The relaxed crystal with its symmetry forgotten and its atoms moved by up to ``amplitude`` Å, so that it can leave a saddle point."""
-    cell = relaxed.cell.without_symmetry()
-    moves = generator.uniform(-amplitude, amplitude, size=cell.positions.shape)
-    return replace(cell, positions=cell.positions + moves @ np.linalg.inv(cell.lattice))
+def stirred(cell: SymmetricCell, generator: np.random.Generator, amplitude: float) -> SymmetricCell:
+    """The crystal with its symmetry forgotten and disturbed, so that it can leave a saddle point.
+
+    Its atoms are moved by up to ``amplitude`` Å along each axis, its cell strained by up to ``amplitude`` / 4 Å.
+    """
+    free = cell.without_symmetry()
+    strain = generator.uniform(-amplitude, amplitude, size=(3, 3)) / STRAIN_LENGTH
+    lattice = free.lattice @ (np.eye(3) + (strain + strain.T) / 2)
+    moves = generator.uniform(-amplitude, amplitude, size=free.positions.shape)
+    return replace(free, lattice=lattice, positions=free.positions + moves @ np.linalg.inv(lattice))
 
 
 def _atom_basis(cell: SymmetricCell) -> np.ndarray:

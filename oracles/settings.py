@@ -39,6 +39,17 @@ class RelaxationSettings(Settings):
     batch_atoms: int = Field(default=64, ge=1, description="representative atoms evaluated in one batch")
 
 
+class FreeingSettings(Settings):
+    """How a relaxed crystal is tested for being held up by its symmetry alone, and followed where it is."""
+
+    shakes: tuple[float, ...] = Field(
+        default=(0.03, 0.03, 0.1, 0.1),
+        min_length=1,
+        description="displacement along each axis before each walk, Å; all but the first only for crystals that leave",
+    )
+    tolerance: float = Field(default=0.001, ge=0, description="a walk that ends so much lower has left, eV/atom")
+
+
 class Heat(Settings):
     """One heat of the race between arrangements."""
 
@@ -77,8 +88,10 @@ class OracleSettings(Settings):
     )
     models: Path | None = Field(default=None, description="folder with matgl weights; default $AL_CRYSTAL_MODELS, then matgl's hub")
     second_potential: str | None = Field(default=None, description="potential whose formation energy is recorded beside")
-    symmetry: Literal["kept", "freed"] = Field(default="kept", description="freed: the best relaxed crystal is shaken and relaxed again")
-    shake: float = Field(default=0.03, ge=0, description="largest displacement along each axis when symmetry is freed, Å")
+    symmetry: Literal["kept", "freed"] = Field(
+        default="kept", description="freed: the best relaxed crystal is stirred and relaxed again without symmetry"
+    )
+    freeing: FreeingSettings = Field(default=FreeingSettings(), description="how symmetry is freed")
     symprec: float = Field(default=0.01, gt=0, description="tolerance for the space group of the relaxed crystal, Å")
     formation_energy_window: tuple[float, float] = Field(
         default=(-6.0, 5.0), description="a relaxed crystal outside is a hole of the potential and rejected, eV/atom"

@@ -5,7 +5,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from oracles.potentials import EnergiesForcesStresses, Potential, PotentialRecord
-from oracles.relaxation import Walk, relax, relax_all, released
+from oracles.relaxation import Walk, relax, relax_all, stirred
 from oracles.self_test import reference_structure
 from oracles.settings import RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell
@@ -81,7 +81,7 @@ def test_symmetry_is_kept_or_freed(emt):
     doubled = SymmetricCell.from_structure(kept.cell.to_structure() * (2, 2, 2), symprec=None)
     start = kept.cell if doubled is None else doubled
     settled = relax_all([start], emt, SETTINGS)[0]
-    freed = relax_all([released(settled, np.random.default_rng(0), 0.05)], emt, SETTINGS)[0]
+    freed = relax_all([stirred(settled.cell, np.random.default_rng(0), 0.05)], emt, SETTINGS)[0]
     assert freed.energy_per_atom < kept.energy_per_atom - 0.005
 
 
