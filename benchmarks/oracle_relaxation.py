@@ -60,7 +60,7 @@ def main(
     _table("symmetry: freed", structures, plain, [one.relaxed for one in freed], whole)
     gains = np.array([one.gain or 0.0 for one in freed])
     typer.echo(
-        f"\nfreed: {sum(one.walks > 1 for one in freed)} of {count} leave, {(gains > CLOSE).sum()} gain more than {CLOSE * 1e3:.0f} meV/atom"
+        f"\nfreed: {sum(one.walks > 1 for one in freed)} of {count} leave, {(gains > CLOSE).sum()} gain over {CLOSE * 1e3:.0f} meV/atom"
     )
 
 

@@ -11,6 +11,7 @@ from oracles import weights
 from oracles.potentials import MATGL_MODELS, PotentialNotFound, PotentialRefused, UnknownElement, load, resolve
 from oracles.self_test import examine, reference_structure, references
 from oracles.symmetric_cell import SymmetricCell
+from oracles.weights import WeightsNotFound
 
 
 @pytest.fixture
@@ -46,6 +47,24 @@ def test_hub_attempts_are_bounded():
     assert "no answer within 0.2 s" in problem
     assert weights._within(1.0, lambda: None) is None
     assert weights._within(1.0, lambda: 1 / 0) == "ZeroDivisionError: division by zero"
+
+
+def test_only_an_absent_cache_entry_means_not_cached(nowhere, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def raising(error):
+        def download(*_, **__):
+            raise error
+
+        return download
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(LocalEntryNotFoundError("not cached")))
+    with pytest.raises(WeightsNotFound, match="HF_HUB_OFFLINE"):
+        weights.find_weights("M3GNet-MP-2021.2.8-PES")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(PermissionError("cache of another user")))
+    with pytest.raises(PermissionError, match="another user"):
+        weights.find_weights("M3GNet-MP-2021.2.8-PES")
 
 
 def test_an_ase_calculator_passes_on_the_elements_it_knows(emt):
