@@ -38,7 +38,8 @@ class TrainConfig(Settings):
     reward: RewardSettings = Field(description="what is rewarded")
     seed: int = Field(default=0, ge=0, description="decides every random number of the run")
     known_crystals: Path | None = Field(
-        default=None, description="parquet table to retrace trajectories from (columns space_group_number, a..gamma, composition)"
+        default=None,
+        description="parquet table to retrace trajectories from (columns space_group_number, a..gamma, composition), relative to this file",
     )
 
 
@@ -56,7 +57,21 @@ def load_config(path: Path) -> TrainConfig:
     if file.endswith(".py"):
         located = config.reward.model_copy(update={"property": f"{(path.parent / file).resolve()}:{function}"})
         config = config.model_copy(update={"reward": located})
+    if config.known_crystals is not None:
+        config = config.model_copy(update={"known_crystals": (path.parent / config.known_crystals).resolve()})
     return config
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
+    """Sentences on the fields in which two configurations, dumped as JSON, differ."""
+    sentences = []
+    for name in dict.fromkeys((*ours, *theirs)):
+        mine, other = ours.get(name), theirs.get(name)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            sentences += differences(mine, other, f"{prefix}{name}.")
+        elif mine != other:
+            sentences.append(f"{prefix}{name}: {other} there, {mine} here")
+    return sentences
 
 
 def load_restriction(path: Path) -> Restriction:

@@ -176,7 +176,13 @@ def main(
 
     from al_crystal.crystal import crystals_from_frame
 
-    crystals = crystals_from_frame(pd.read_parquet(samples))
+    try:
+        crystals = crystals_from_frame(pd.read_parquet(samples))
+        if not crystals:
+            raise ValueError("it has no rows")
+    except (OSError, KeyError, ValueError) as error:
+        typer.echo(f"{samples}: cannot be read as a table of crystals (space_group_number, a..gamma, composition): {error}", err=True)
+        raise typer.Exit(2) from error
     numbers: Numbers = {"samples": len(crystals), **validity(crystals), **plausibility(crystals), **diversity(crystals)}
     missing = []
     if reference is not None:

@@ -12,9 +12,9 @@ import typer
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="folder written by gfn.train")],
     output: Annotated[Path, typer.Option("-o", "--output", help="parquet table to write")],
-    n: Annotated[int, typer.Option("-n", help="how many crystals")] = 10_000,
+    n: Annotated[int, typer.Option("-n", min=1, help="how many crystals")] = 10_000,
     restrict: Annotated[Path | None, typer.Option(help="YAML file with a restriction")] = None,
-    temperature: Annotated[float, typer.Option(help="above 1: more diverse than the policy")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.01, help="above 1: more diverse than the policy")] = 1.0,
     seed: Annotated[int, typer.Option(help="decides the draw")] = 0,
     config: Annotated[Path | None, typer.Option(help="training configuration, needed only where a restriction asks to finetune")] = None,
 ) -> None:
@@ -28,7 +28,10 @@ def main(
         if restriction is not None and restriction.finetune and config is None:
             raise ConfigError(f"{restrict}: finetune needs the reward: give the training configuration with --config")
         reward_settings = load_config(config).reward if config else None
-    except (ConfigError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
+        typer.echo(f"{checkpoint} is no checkpoint of gfn.train: it has no trainer.json", err=True)
+        raise typer.Exit(2) from error
+    except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
     from al_crystal.crystal import crystals_to_frame

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from gfn.config import TrainConfig
     from gfn.trainer import Trainer
 
 EVERY = 100
 """Iterations between progress lines; checkpoints every ten of them."""
+CONFIG = "config.json"
+"""The resolved configuration, in the checkpoint folder."""
 
 
 def main(
@@ -25,6 +29,7 @@ def main(
 
     try:
         settings = load_config(config)
+        _check_same(settings, output)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
@@ -42,6 +47,8 @@ def main(
         raise typer.Exit(2) from error
     if settings.known_crystals is not None:
         _use_known(trainer, settings.known_crystals)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / CONFIG).write_text(settings.model_dump_json(indent=1) + "\n")
     total = iterations if iterations is not None else settings.sampler.iterations
     typer.echo(f"{'going on from' if resumed else 'starting at'} iteration {trainer.iteration} of {total}")
     while trainer.iteration < total:
@@ -51,10 +58,25 @@ def main(
             f"iteration {trainer.iteration:6d}  loss {mean['loss']:9.4f}  log Z {records[-1]['log_z']:8.3f}  "
             f"mean log R {mean['mean_log_reward']:8.3f}"
         )
+        if bad := sum(int(record["bad_rewards"]) for record in records):
+            typer.echo(f"  {bad} rewards were NaN or infinite: counted as the floor")
         if trainer.iteration % (10 * EVERY) == 0:
             trainer.save(output)
     trainer.save(output)
     typer.echo(f"checkpoint written to {output}")
+
+
+def _check_same(settings: TrainConfig, output: Path) -> None:
+    """That a folder was begun with these settings.
+
+    Raises:
+        ConfigError: when it was begun with others; the message names the fields.
+    """
+    from gfn.config import ConfigError, differences
+
+    path = output / CONFIG
+    if path.is_file() and (changed := differences(json.loads(settings.model_dump_json()), json.loads(path.read_text()))):
+        raise ConfigError(f"{output} was begun with another configuration; take another folder. " + "; ".join(changed))
 
 
 def _use_known(trainer: Trainer, table: Path) -> None:

@@ -168,8 +168,9 @@ class Trainer:
         """A trainer that goes on where :meth:`save` was called.
 
         Raises:
-            ValueError: when the checkpoint belongs to another space; the message names the fields that differ.
+            ValueError: when the checkpoint belongs to another space (the message names the fields that differ), or cannot be read.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(path)
@@ -181,8 +182,13 @@ class Trainer:
         if different:
             raise ValueError(f"the checkpoint {folder} belongs to another space. " + "; ".join(different))
         trainer = cls(environment, SamplerSettings.model_validate(record["settings"]), record["seed"])
-        tensors = load_file(folder / "policy.safetensors")
-        trainer.policy.load_state_dict(_part(tensors, "policy"))
+        try:
+            tensors = load_file(folder / "policy.safetensors")
+            trainer.policy.load_state_dict(_part(tensors, "policy"))
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(f"the weights {folder / 'policy.safetensors'} are absent or broken ({error}): train again") from error
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint {folder} was written by another version of the policy: train again. {error}") from error
         trainer._restore_optimiser(_part(tensors, "optimiser"))
         trainer.replay.restore({name: tensor.numpy() for name, tensor in _part(tensors, "replay").items()})
         trainer.iteration, trainer.history = record["iteration"], record["history"]

@@ -52,6 +52,29 @@ def test_a_wrong_configuration_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_begun_with_another_configuration_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    assert run(train.main, tmp_path / "config.yaml", "-o", tmp_path / "run", "--iterations", "1").exit_code == 0
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("batch_size: 10", "batch_size: 20"))
+    refused = run(train.main, tmp_path / "config.yaml", "-o", tmp_path / "run", "--iterations", "2")
+    assert refused.exit_code == 2
+    assert "sampler.batch_size: 10 there, 20 here" in refused.output
+
+
+def test_what_is_no_checkpoint_and_no_table_is_refused(tmp_path):
+    assert "no checkpoint" in run(sample.main, tmp_path, "-o", tmp_path / "x.parquet").output
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    run(train.main, tmp_path / "config.yaml", "-o", tmp_path / "run", "--iterations", "1")
+    (tmp_path / "run" / "policy.safetensors").write_bytes(b"broken")
+    broken = run(sample.main, tmp_path / "run", "-o", tmp_path / "x.parquet")
+    assert broken.exit_code == 2
+    assert "absent or broken" in broken.output
+    pd.DataFrame({"a": [1.0]}).to_parquet(tmp_path / "other.parquet")
+    judged = run(evaluate.main, tmp_path / "other.parquet")
+    assert judged.exit_code == 2
+    assert "cannot be read as a table of crystals" in judged.output
+
+
 def test_the_files_of_the_paper_load():
     configs = {path.stem: load_config(path) for path in PAPER.glob("*.yaml") if not path.stem.startswith("restriction")}
     assert {config.reward.kind for config in configs.values()} == {"density", "formation_energy", "band_gap"}
