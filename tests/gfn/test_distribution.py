@@ -24,8 +24,8 @@ def log_reward(batch: CrystalBatch) -> torch.Tensor:
 @pytest.mark.slow
 def test_the_trained_distribution_is_the_reward_over_z():
     environment = CrystalEnvironment(SPACE)
-    iterations = 1500
-    settings = SamplerSettings(hidden_units=128, batch_size=100, learning_rate=3e-3, iterations=iterations, decay_every=300)
+    iterations = 1000
+    settings = SamplerSettings(hidden_units=128, batch_size=100, learning_rate=5e-3, iterations=iterations, schedule="cosine")
     trainer = Trainer(environment, settings, seed=0)
     trainer.train(log_reward, iterations)
 
@@ -36,7 +36,7 @@ def test_the_trained_distribution_is_the_reward_over_z():
     sampler = trainer.sampler()
     probability = sampler.log_probability_of_composition(cells).double().exp()
     assert probability.sum().item() == pytest.approx(1.0, abs=1e-4)
-    assert (probability - truth).abs().sum().item() / 2 <= 0.05
+    assert (probability - truth).abs().sum().item() / 2 <= 0.03
     assert trainer.policy.log_z.item() == pytest.approx(torch.logsumexp(log_reward(cells), 0).item(), abs=0.05)
 
     n = 20_000
@@ -45,4 +45,4 @@ def test_the_trained_distribution_is_the_reward_over_z():
     places = [index[group, tuple(row)] for group, row in zip(drawn.space_group.tolist(), drawn.counts.tolist(), strict=True)]
     frequency = torch.bincount(torch.tensor(places), minlength=len(everything)).double() / n
     noise = float((truth * (1 - truth) / n).sqrt().sum() * np.sqrt(2 / np.pi) / 2)  # expected total variation of exact draws
-    assert (frequency - truth).abs().sum().item() / 2 <= 0.05 + noise
+    assert (frequency - truth).abs().sum().item() / 2 <= 0.03 + noise
