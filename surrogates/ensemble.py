@@ -157,14 +157,15 @@ class Ensemble:
         seen = self.distance.seen.tolist()
         return tuple(ELEMENTS[number - 1] for number in present if number >= len(seen) or not seen[number])
 
-    def posterior(self, batch: CrystalBatch, level_of_theory: str | None = None) -> GPyTorchPosterior:
-        """BoTorch posterior ``(n, 1, k)`` of each crystal by itself: Gaussian with the calibrated spread.
+    def posterior(self, batch: CrystalBatch, level_of_theory: str | None = None, joint: bool = False) -> GPyTorchPosterior:
+        """BoTorch posterior: Gaussian with the calibrated spread.
 
-        :class:`surrogates.acquisition_model.CrystalModel` gives the joint posterior of several crystals.
+        ``(n, 1, k)`` of each crystal by itself, or with ``joint`` ``(n, k)`` of all together, correlated as the members say.
         """
-        from surrogates.acquisition_model import gaussian_posterior
+        from surrogates.posterior import gaussian_posterior, joint_posterior
 
-        return gaussian_posterior(self.predict(batch, level_of_theory))
+        found = self.predict(batch, level_of_theory)
+        return joint_posterior(found.members, found.mean, found.standard_deviation) if joint else gaussian_posterior(found)
 
     def save(self, folder: str | Path) -> None:
         """Write ``weights.safetensors`` (half precision) and ``ensemble.json`` into a folder, made where absent."""

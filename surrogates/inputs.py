@@ -7,7 +7,20 @@ from dataclasses import dataclass
 
 import torch
 
-from surrogates.features import Rows, cell_features, count_features, element_table, global_features, pooled_properties
+from surrogates import valence
+from surrogates.features import (
+    COUNT_FEATURES,
+    GLOBAL_FEATURES,
+    Rows,
+    cell_features,
+    count_features,
+    element_table,
+    global_features,
+    pooled_properties,
+)
+
+TOKEN_FEATURES = COUNT_FEATURES + valence.TOKEN_FEATURES
+CRYSTAL_FEATURES = GLOBAL_FEATURES + valence.CRYSTAL_FEATURES
 
 
 class Packed:
@@ -56,9 +69,9 @@ class Inputs:
     Attributes:
         packed: the element tokens.
         elements: ``(tokens,)`` atomic numbers.
-        counts: ``(tokens, COUNT_FEATURES)``.
+        tokens: ``(tokens, TOKEN_FEATURES)`` counts and charges of each element in its crystal.
         space_group: ``(n,)``.
-        crystal: ``(n, 4 properties + GLOBAL_FEATURES)`` pooled element properties and sizes.
+        crystal: ``(n, 4 properties + CRYSTAL_FEATURES)`` pooled element properties, sizes and balance of charges.
         log_volume: ``(n,)`` log of the volume per atom over the composition's estimate, 0 where the cell is unknown.
         shape: ``(n, SHAPE_FEATURES)``.
         known: ``(n,)`` booleans, whether the cell is known.
@@ -66,7 +79,7 @@ class Inputs:
 
     packed: Packed
     elements: torch.Tensor
-    counts: torch.Tensor
+    tokens: torch.Tensor
     space_group: torch.Tensor
     crystal: torch.Tensor
     log_volume: torch.Tensor
@@ -79,12 +92,13 @@ class Inputs:
         packed = Packed(rows)
         pooled = pooled_properties(rows, element_table()[rows.elements])
         log_volume, shape = cell_features(rows)
+        charges = valence.valences(rows)
         return cls(
             packed=packed,
             elements=rows.elements.flatten()[packed.slot],
-            counts=count_features(rows).flatten(0, 1)[packed.slot],
+            tokens=torch.cat([count_features(rows), charges.token], dim=2).flatten(0, 1)[packed.slot],
             space_group=rows.space_group,
-            crystal=torch.cat([pooled, global_features(rows)], dim=1),
+            crystal=torch.cat([pooled, global_features(rows), charges.crystal], dim=1),
             log_volume=log_volume,
             shape=shape,
             known=~rows.lattice_parameters.isnan().any(1),

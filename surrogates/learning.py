@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
+from surrogates.features import cell_features, concatenate
 from surrogates.inputs import Inputs
-from surrogates.network import Network, NetworkSettings, Output
+from surrogates.network import OLDER, Network, NetworkSettings, Output
 from surrogates.tables import Deformations, Table
 
 NATURAL_ENERGY = 0.1
@@ -24,7 +26,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: NetworkSettings = Field(default=NetworkSettings(), description="size of the network")
-    epochs: float = Field(default=22, gt=0, description="passes over the rows")
+    epochs: float = Field(default=34, gt=0, description="passes over the rows")
     batch_size: int = Field(default=256, ge=1, description="rows per step")
     deformed_batch: int = Field(default=16, ge=0, description="crystals with wrong cells per step")
     learning_rate: float = Field(default=2e-3, gt=0, description="highest rate of AdamW, reached after the warm-up")
@@ -50,7 +52,7 @@ def log_strain(energy: torch.Tensor) -> torch.Tensor:
 
 
 def row_loss(
-    output: Output, inputs: Inputs, table: Table, settings: TrainingSettings, with_cell: torch.Tensor, real: torch.Tensor
+    output: Output, log_volume: torch.Tensor, table: Table, settings: TrainingSettings, with_cell: torch.Tensor, real: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss of a batch: energies, gaps, whether there is a gap, the scale of each error and the expected volume, mean over heads.
 
@@ -76,24 +78,17 @@ def row_loss(
     ):
         scale = log_scale.clamp(-7, 3)
         scales.append(((scale + (errors.abs() + 3e-3) * torch.exp(-scale)) * known).sum() / known.sum().clamp(min=1))
-    volume = ((output.volume - inputs.log_volume).abs() * real).sum() / real.sum().clamp(min=1)
+    volume = ((output.volume - log_volume).abs() * real).sum() / real.sum().clamp(min=1)
     heads = len(output.energy)
     parts = {
         "energy": energy / heads,
         "gap": settings.gap_weight * gap / heads,
         "kind": 0.05 * (kind * gap_known).sum() / gap_known.sum().clamp(min=1) / heads,
         "scales": 0.02 * (scales[0] + scales[1]) / heads,
-        "volume": 0.4 * volume / heads,
+        "volume": 0.5 * volume / heads,
         "real cells": 0.05 * (log_strain(output.strain) * real).sum() / real.sum().clamp(min=1) / heads,
     }
     return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
-
-
-def strain_loss(network: Network, batch: Deformations) -> torch.Tensor:
-    """Loss of wrong cells: the strain energy against the potential's, as :func:`log_strain`, mean over cells and heads."""
-    crystal = network.trunk(Inputs.of(batch.rows), torch.zeros(len(batch), dtype=torch.int64))
-    strain, _ = network.cell(crystal[batch.crystal], Inputs.of(batch.deformed()))
-    return 0.1 * huber(log_strain(strain) - log_strain(batch.energies), 0.3).mean()
 
 
 def batches(table: Table, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -182,13 +177,34 @@ def _train(
 def _step_loss(
     network: Network, batch: Table, deformed: Deformations | None, settings: TrainingSettings, generator: torch.Generator
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    hidden = torch.rand(len(batch), generator=generator) < settings.hide_source
+    """Loss of a batch of rows and of some crystals in wrong cells; both go through the network together."""
+    n = len(batch)
+    hidden = torch.rand(n, generator=generator) < settings.hide_source
     source = torch.where(hidden, 0, batch.source)
-    inputs = Inputs.of(batch.rows)
+    on_its_own_scale = (source == OLDER)[:, None]
+    batch = replace(batch, targets=torch.where(on_its_own_scale, batch.as_published().targets, batch.targets))
+    wrong = pick(deformed, settings.deformed_batch, generator) if deformed is not None and settings.deformed_batch else None
+    inputs = Inputs.of(batch.rows if wrong is None else concatenate([batch.rows, wrong.rows]))
+    source = functional.pad(source, (0, len(inputs.known) - n))
     crystal = network.trunk(inputs, source)
-    strain, expected = network.cell(crystal, inputs)
-    loss, parts = row_loss(network.outputs(crystal, strain, expected)[0], inputs, batch, settings, ~hidden, inputs.known)
-    if deformed is not None and settings.deformed_batch:
-        extra = strain_loss(network, pick(deformed, settings.deformed_batch, generator))
+    known = inputs.known[:n].nonzero()[:, 0]
+    which, shape, log_volume = known, inputs.shape[known], inputs.log_volume[known]
+    if wrong is not None:
+        wrong_volume, wrong_shape = cell_features(wrong.deformed())
+        which = torch.cat([which, n + wrong.crystal])
+        shape, log_volume = torch.cat([shape, wrong_shape]), torch.cat([log_volume, wrong_volume])
+    strains, volumes = network.strain(crystal[which], shape, log_volume)
+    none = torch.zeros(len(strains), n)
+    strain, expected = (none.index_copy(1, known, values[:, : len(known)]) for values in (strains, volumes))
+    output, _ = network.outputs(crystal[:n], strain, expected)
+    output = output._replace(energy=output.energy + network.shift(inputs, source)[:n])
+    loss, parts = row_loss(output, inputs.log_volume[:n], batch, settings, ~hidden, inputs.known[:n])
+    if wrong is not None:
+        extra = strain_loss(strains[:, len(known) :], wrong.energies)
         loss, parts = loss + extra, parts | {"strain": float(extra.detach())}
     return loss, parts
+
+
+def strain_loss(strain: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
+    """Loss of wrong cells: strain energies ``(heads, cells)`` against the potential's, as :func:`log_strain`."""
+    return 0.1 * huber(log_strain(strain) - log_strain(energies), 0.3).mean()

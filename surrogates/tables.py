@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ REFERENCE_LEVEL = "PBE"
 """The level of theory of the development data (PBE or PBE+U with the Materials Project's corrections)."""
 KEPT_APART = ("wbm_val10k", "jarvis_dft_2500")
 """Seed sources that never train: WBM tests other chemistry, JARVIS is another level of theory (OptB88vdW)."""
+OLDER_SCALE = ("matbench_join",)
+"""Labels of the seed that were joined from MatBench: on the Materials Project's scale of 2018, as MatBench and WBM are."""
 CONFLICT = (0.1, 0.5)
 """Two labels of the same composition and space group conflict when they differ by more than this (eV/atom, eV)."""
 
@@ -38,7 +41,7 @@ class Table:
         source: ``(n,)`` int64 indices into :data:`surrogates.network.SOURCES`.
         level: ``(n, 2)`` int64 for each label, 0 for :data:`REFERENCE_LEVEL`, otherwise one more than the index into ``levels``.
         levels: names of the other levels of theory.
-        columns: further numpy columns by name, ``(n,)`` each (fold, in_22el, ...).
+        columns: further numpy columns by name, ``(n,)`` each (fold, in_22el, published_energy, ...).
     """
 
     rows: Rows
@@ -67,6 +70,16 @@ class Table:
     def without_cells(self) -> Table:
         """The same rows with the cell unknown."""
         return replace(self, rows=replace(self.rows, lattice_parameters=torch.full_like(self.rows.lattice_parameters, torch.nan)))
+
+    def as_published(self) -> Table:
+        """The same rows with the formation energies as their table states them (column ``published_energy``), whatever its scale.
+
+        Without that column there is one scale only, and the rows are as they are.
+        """
+        if "published_energy" not in self.columns:
+            return self
+        published = torch.tensor(self.columns["published_energy"], dtype=torch.float32)
+        return replace(self, targets=torch.stack([published, self.targets[:, 1]], dim=1))
 
 
 def join(tables: list[Table]) -> Table:
@@ -98,7 +111,24 @@ def _source_of(name: str) -> int:
     return SOURCES.index("unknown" if name in KEPT_APART else "other")
 
 
-def seed_table(data: Path, report: dict[str, int]) -> Table:
+Shift = Callable[[Mapping[str, float]], float]
+"""From a composition to the eV per atom that lead from the Materials Project's formation energies of 2018 to those of 2020."""
+
+
+def on_one_scale(frame: pd.DataFrame, older: Any, shift: Shift | None, name: str, report: dict[str, int]) -> Any:
+    """``(n,)`` formation energies of ``frame`` (columns ``elements``: counts by symbol, and the property) on the scale of 2020.
+
+    Until 2021 the Materials Project used other corrections: the two scales differ by up to 0.5 eV per atom of an anion (Wang et al.,
+    Sci. Rep. 11, 15496 (2021)). ``older`` (n,) marks the rows on the scale of 2018; without a ``shift`` nothing is changed.
+    """
+    energies = frame[PROPERTIES[0]].to_numpy(float).copy()
+    report[f"{name}: energies on the older scale, {'converted' if shift else 'not converted'}"] = int(older.sum())
+    if shift is not None:
+        energies[older] += np.array([shift(composition) for composition in frame["elements"][older]])
+    return energies
+
+
+def seed_table(data: Path, report: dict[str, int], shift: Shift | None = None) -> Table:
     """The seed crystals, cells known; rows without any label are counted in ``report`` and left out."""
     import pandas as pd
 
@@ -109,17 +139,21 @@ def seed_table(data: Path, report: dict[str, int]) -> Table:
     for name in KEPT_APART:
         report[f"seed rows of {name}, never trained on"] = int((frame["source"] == name).sum())
     _count_conflicts(frame, "composition", "space_group_number", "seed", report)
-    compositions = [{ATOMIC_NUMBER[symbol]: count for symbol, count in json.loads(text).items()} for text in frame["composition"]]
+    frame["elements"] = [json.loads(text) for text in frame["composition"]]
+    compositions = [{ATOMIC_NUMBER[symbol]: count for symbol, count in elements.items()} for elements in frame["elements"]]
     rows = Rows.from_compositions(compositions, frame["space_group_number"].to_numpy(), frame[list(LATTICE_PARAMETERS)].to_numpy(float))
     names = frame["source"].astype(str).to_numpy()
+    older = (names == "wbm_val10k") | frame["ef_src"].isin(OLDER_SCALE).to_numpy()
     columns = {name: frame[name].to_numpy() for name in ("fold", "in_22el")} | {
         "origin": names,
         "formula": frame["formula"].to_numpy(object),
+        "published_energy": frame[PROPERTIES[0]].to_numpy(float),
     }
-    return _table(rows, frame[PROPERTIES[0]], frame[PROPERTIES[1]], np.array([_source_of(name) for name in names]), columns)
+    energies = on_one_scale(frame, older, shift, "seed", report)
+    return _table(rows, energies, frame[PROPERTIES[1]], np.array([_source_of(name) for name in names]), columns)
 
 
-def matbench_table(data: Path, report: dict[str, int]) -> Table:
+def matbench_table(data: Path, report: dict[str, int], shift: Shift | None = None) -> Table:
     """The two MatBench tables, cells unknown; a composition and space group that is once in each becomes one row with both labels."""
     import pandas as pd
 
@@ -135,7 +169,8 @@ def matbench_table(data: Path, report: dict[str, int]) -> Table:
     frame = pd.concat([both, *rest], ignore_index=True)
     report["MatBench rows, energies"], report["MatBench rows, gaps"] = len(energy), len(gap)
     report["MatBench rows that carry both"] = len(both)
-    compositions = [_parse(text) for text in frame["composition"]]
+    frame["elements"] = [_parse(text) for text in frame["composition"]]
+    compositions = [{ATOMIC_NUMBER[symbol]: count for symbol, count in elements.items()} for elements in frame["elements"]]
     rows = Rows.from_compositions(compositions, frame["spg_num"].to_numpy(), conventional=False)
     inside = {ATOMIC_NUMBER[symbol] for symbol in "H Li B C N O F Na Mg Al Si P S Cl K V Mn Fe Co Ni Cu Se".split()}
     columns = {
@@ -143,12 +178,14 @@ def matbench_table(data: Path, report: dict[str, int]) -> Table:
         "in_22el": np.array([set(composition) <= inside for composition in compositions]),
         "origin": np.full(len(frame), "matbench", dtype=object),
         "formula": frame["formula"].to_numpy(object),
+        "published_energy": frame[PROPERTIES[0]].to_numpy(float),
     }
-    return _table(rows, frame[PROPERTIES[0]], frame[PROPERTIES[1]], np.full(len(frame), SOURCES.index("matbench")), columns)
+    energies = on_one_scale(frame, np.ones(len(frame), dtype=bool), shift, "MatBench", report)
+    return _table(rows, energies, frame[PROPERTIES[1]], np.full(len(frame), SOURCES.index("matbench")), columns)
 
 
-def _parse(text: str) -> dict[int, float]:
-    return {ATOMIC_NUMBER[symbol]: float(count) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9.]+)", text)}
+def _parse(text: str) -> dict[str, float]:
+    return {symbol: float(count) for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9.]+)", text)}
 
 
 def _count_conflicts(frame: pd.DataFrame, composition: str, group: str, name: str, report: dict[str, int]) -> None:
@@ -198,10 +235,14 @@ class Deformations:
 
 
 def deformations(file: Path) -> Deformations:
-    """The output of :mod:`surrogates.wrong_cells`."""
-    from surrogates.wrong_cells import read
+    """The output of :mod:`surrogates.wrong_cells`; other shapes whose atoms did not come to rest are left out."""
+    from surrogates.wrong_cells import other_shapes, read
 
     lines = list(read(file))
+    for line in lines:
+        kept = np.full(len(line["cells"]), True) if line.get("at_rest") else ~other_shapes(np.array(line["cells"]))
+        for name in ("cells", "strain_energy_per_atom"):
+            line[name] = [value for value, keep in zip(line[name], kept, strict=True) if keep]
     compositions = [{ATOMIC_NUMBER[symbol]: count for symbol, count in line["composition"].items()} for line in lines]
     relaxed = np.array([line["cells"][0] for line in lines])
     sizes = [len(line["cells"]) for line in lines]

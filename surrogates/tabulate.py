@@ -39,6 +39,9 @@ def element_properties(symbol: str) -> dict[str, float | None]:
     element, other = Element(symbol), smact.Element(symbol)
     electrons = valence_electrons(element.electronic_structure)
     states = [state for state in (element.common_oxidation_states or element.oxidation_states)]
+    seen = [*states, *element.icsd_oxidation_states]
+    positive = [state for state in seen if state > 0]
+    usual = [state for state in states if state > 0] or positive
 
     def finite(read: Callable[[], Any]) -> float | None:
         try:
@@ -73,6 +76,10 @@ def element_properties(symbol: str) -> dict[str, float | None]:
         "lowest_oxidation_state": float(min(states)) if states else 0.0,
         "highest_oxidation_state": float(max(states)) if states else 0.0,
         "mean_oxidation_state": sum(states) / len(states) if states else 0.0,
+        "anion_charge": float(min([0, *seen])),
+        "lowest_cation_charge": float(min(positive, default=0)),
+        "highest_cation_charge": float(max(positive, default=0)),
+        "usual_cation_charge": sum(usual) / len(usual) if usual else 0.0,
         **{f"{shell}_electrons": float(count) for shell, count in electrons.items()},
         "missing_p_electrons": float((6 - electrons["p"]) % 6),
         "missing_d_electrons": float((10 - electrons["d"]) % 10),

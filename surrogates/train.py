@@ -1,7 +1,8 @@
-"""Train the ensemble from nothing: ``python -m surrogates.train OUTPUT --data FOLDER --wrong-cells FILE``.
+"""Train the ensemble from nothing: ``python -m surrogates.train OUTPUT --data FOLDER --wrong-cells FILE --shift MODULE:FUNCTION``.
 
 Folds 3-9 train, fold 2 calibrates, folds 0-1 are never touched. Every finished trunk is kept in ``OUTPUT/trunks``; a run that was
-killed goes on with the next one. Wrong cells come from ``python -m surrogates.wrong_cells``.
+killed goes on with the next one, and several runs with other ``--only`` may fill the folder side by side. Wrong cells come from
+``python -m surrogates.wrong_cells``; the shift brings energies of the Materials Project's older scale to the newer one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from surrogates.features import Rows
 from surrogates.inputs import Inputs
 from surrogates.learning import TrainingSettings, train_network
 from surrogates.network import Network, Output
+from surrogates.scales import refitted
 from surrogates.tables import KEPT_APART, Deformations, Table, deformations, join, matbench_table, seed_table
+from surrogates.wrong_cells import load_function
 
 TRAIN_FOLDS = tuple(range(3, 10))
 CALIBRATION_FOLDS = (2,)
@@ -52,6 +55,7 @@ def run(networks: tuple[Network, ...], rows: Rows, source: torch.Tensor, chunk: 
 
 def calibrated(networks: tuple[Network, ...], table: Table, deformed: Deformations | None, distance: Distance) -> Ensemble:
     """An ensemble whose spread is fitted on rows kept apart, in the mode the sampler is served: source unknown, cell as it is."""
+    networks = refitted(networks, table)
     output = run(networks, table.rows, torch.zeros(len(table), dtype=torch.int64))
     far = torch.cat([distance(Inputs.of(table.rows[where])) for where in torch.arange(len(table)).split(4096)])
     strain = labels = None
@@ -66,7 +70,11 @@ def main(
     output: Annotated[Path, typer.Argument(help="folder for the ensemble")],
     data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
     wrong_cells: Annotated[Path | None, typer.Option(help="output of surrogates.wrong_cells; without it volumes mean nothing")] = None,
-    trunks: Annotated[int, typer.Option(min=1, help="networks to train")] = 4,
+    shift: Annotated[
+        str | None, typer.Option(help="MODULE:FUNCTION, composition -> eV/atom from the scale of 2018 to 2020; without it scales mix")
+    ] = None,
+    trunks: Annotated[int, typer.Option(min=1, help="networks of the ensemble")] = 3,
+    only: Annotated[list[int] | None, typer.Option(help="train these networks of the ensemble and stop")] = None,
     seed: Annotated[int, typer.Option(help="seed of the first network; the others follow")] = 0,
     epochs: Annotated[float, typer.Option(help="passes over the rows")] = TrainingSettings().epochs,
     threads: Annotated[int, typer.Option(min=1, help="threads; results are the same for the same number")] = 1,
@@ -77,34 +85,39 @@ def main(
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # decayed weights become denormal numbers, on which processors crawl
     report: dict[str, int] = {}
-    table = join([without(seed_table(data, report), KEPT_APART), matbench_table(data, report)])
+    convert = load_function(shift) if shift else None
+    table = join([without(seed_table(data, report, convert), KEPT_APART), matbench_table(data, report, convert)])
     for line, number in report.items():
         typer.echo(f"{line}: {number:,}")
     deformed = deformations(wrong_cells) if wrong_cells else None
     train = of_folds(table, TRAIN_FOLDS)
-    settings = TrainingSettings(epochs=epochs)
     (output / "trunks").mkdir(parents=True, exist_ok=True)
-    networks, start = [], time.process_time()
+    settings, networks, start = TrainingSettings(epochs=epochs), [], time.process_time()
     for number in range(seed, seed + trunks):
         file = output / "trunks" / f"trunk_{number}.safetensors"
-        if not file.exists():
+        if not file.exists() and (not only or number in only):
             wrong = deformed.of_folds(TRAIN_FOLDS) if deformed else None
+            generator = torch_rng(number, 0, "surrogate")
             made = train_network(
-                train,
-                wrong,
-                settings,
-                torch_rng(number, 0, "surrogate"),
-                lambda line: typer.echo(f"{time.process_time() - start:.0f} CPU s, {line}"),
+                train, wrong, settings, generator, lambda line: typer.echo(f"{time.process_time() - start:.0f} CPU s, {line}")
             )
             save_file(made.state_dict(), file)
-        network = Network(settings.network)
-        network.load_state_dict(load_file(file))
-        networks.append(network.eval())
+        if not only:
+            network = Network(settings.network)
+            network.load_state_dict(load_file(file))
+            networks.append(network.eval())
+    if only:
+        return
     distance = Distance.fit(train.rows, seed)
     ensemble = calibrated(
         tuple(networks), of_folds(table, CALIBRATION_FOLDS), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None, distance
     )
-    facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + trunks - 1], "train_folds": list(TRAIN_FOLDS)}
+    facts = {
+        "settings": settings.model_dump(),
+        "rows": len(train),
+        "seeds": [seed, seed + trunks - 1],
+        "train_folds": list(TRAIN_FOLDS),
+    }
     replace(ensemble, report={"pretraining": facts}).save(output)
     typer.echo(f"{ensemble.members} members in {output}, {time.process_time() - start:.0f} CPU s; {ensemble.calibration}")
 

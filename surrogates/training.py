@@ -74,7 +74,7 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
 def observation_table(
     observations: Sequence[Observation], levels: tuple[str, ...], settings: SurrogateSettings
 ) -> tuple[Table, dict[str, Any]]:
-    """Observations as a table (columns ``group`` and ``relaxed``), and a report of what was left out and what contradicts itself."""
+    """Observations as a table (columns ``group``, ``relaxed``, ``strain``), and a report of what was left out or contradicts itself."""
     possible = [row for row in observations if row.crystal.volume > 0]
     known = [row for row in possible if any(name in row.properties for name in PROPERTIES)]
     seen: dict[tuple[str, str, str], float] = {}
@@ -108,9 +108,32 @@ def observation_table(
         return Table(empty, targets, noise, torch.zeros(0).long(), level.long(), levels), report
     import numpy as np
 
-    columns = {"group": np.array([row.group for row in known]), "relaxed": np.array([row.kind == "relaxed" for row in known])}
+    columns = {
+        "group": np.array([row.group for row in known]),
+        "relaxed": np.array([row.kind == "relaxed" for row in known]),
+        "strain": strain_labels(known),
+    }
     rows = Rows.from_batch(CrystalBatch.from_crystals([row.crystal for row in known]))
     return Table(rows, targets, noise, torch.zeros(len(known)).long(), level.long(), levels, columns), report
+
+
+def strain_labels(rows: Sequence[Observation]) -> Any:
+    """``(n,)`` eV/atom that a proposed cell lies above the relaxed one of the same group and level of theory; NaN for other rows."""
+    import numpy as np
+
+    name = PROPERTIES[0]
+    values = [row.properties.get(name) for row in rows]
+    relaxed = {
+        (row.group, value.level_of_theory): value.value
+        for row, value in zip(rows, values, strict=True)
+        if value is not None and row.kind == "relaxed"
+    }
+    lowest = [
+        math.nan if value is None else relaxed.get((row.group, value.level_of_theory), math.nan)
+        for row, value in zip(rows, values, strict=True)
+    ]
+    above = [math.nan if value is None else value.value - low for value, low in zip(values, lowest, strict=True)]
+    return np.array([math.nan if row.kind == "relaxed" else value for row, value in zip(rows, above, strict=True)], dtype=np.float32)
 
 
 def _shares(groups: Any, networks: int, seed: int) -> Any:
@@ -142,7 +165,7 @@ def _fine_tune_network(network: Network, table: Table, settings: SurrogateSettin
             chunks = torch.randperm(len(table), generator=generator).split(settings.batch_size)
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = _label_loss(network, table[chunks[step % len(chunks)]])
+        loss = _label_loss(network, table[chunks[step % len(chunks)]], settings)
         if per_step and settings.replay_weight:
             where = torch.randint(len(replay), (per_step,), generator=generator)
             output = network(Inputs.of(replay[where]), torch.zeros(per_step, dtype=torch.int64))
@@ -153,7 +176,7 @@ def _fine_tune_network(network: Network, table: Table, settings: SurrogateSettin
         optimiser.step()
 
 
-def _label_loss(network: Network, table: Table) -> torch.Tensor:
+def _label_loss(network: Network, table: Table, settings: SurrogateSettings) -> torch.Tensor:
     """The loss of pretraining on the labels, and a prior that holds the corrections of other levels within their noise."""
     inputs = Inputs.of(table.rows)
     crystal = network.trunk(inputs, table.source)
@@ -161,10 +184,18 @@ def _label_loss(network: Network, table: Table) -> torch.Tensor:
     output, hidden = network.outputs(crystal, strain, expected)
     correction = network.corrections(hidden, table.level)
     output = output._replace(energy=output.energy + correction[..., 0], gap=output.gap + correction[..., 1])
-    loss, _ = row_loss(output, inputs, table, LOSS, torch.ones(len(table), dtype=torch.bool), torch.tensor(table.columns["relaxed"]))
+    relaxed = torch.tensor(table.columns["relaxed"])
+    loss, _ = row_loss(output, inputs.log_volume, table, LOSS, torch.ones(len(table), dtype=torch.bool), relaxed)
     elbows = torch.tensor([LOSS.energy_elbow, LOSS.gap_elbow * LOSS.gap_weight])
     prior = 0.5 * elbows * (correction / table.noise.clamp(min=1e-2)).square()
-    return loss + (prior * ~table.targets.isnan()).sum(2).mean()
+    return loss + (prior * ~table.targets.isnan()).sum(2).mean() + _strain_loss(strain, torch.tensor(table.columns["strain"]), settings)
+
+
+def _strain_loss(strain: torch.Tensor, labels: torch.Tensor, settings: SurrogateSettings) -> torch.Tensor:
+    """What proposed cells cost above relaxed ones, compared as in pretraining: by energies alone a strain near zero hardly moves."""
+    known = ~labels.isnan()
+    error = huber(log_strain(strain) - log_strain(labels.nan_to_num()), 0.3) * known
+    return settings.strain_weight * error.sum() / (len(strain) * known.sum().clamp(min=1))
 
 
 def _replay_loss(output: Output, remembered: Output) -> torch.Tensor:

@@ -1,17 +1,21 @@
-"""Energies of wrong cells: what a potential says when a relaxed crystal is squeezed, stretched or sheared, its atoms moving along.
+"""Energies of wrong cells: what a potential says when a relaxed crystal is squeezed, stretched or sheared.
 
 ``python -m surrogates.wrong_cells OUTPUT.jsonl --energies MODULE:FUNCTION`` reads ``structures/*.jsonl.gz`` and
 ``seed_crystals.parquet`` of the development data, deforms each chosen crystal within its crystal system, and appends one line per
-crystal. Killed and started again it goes on with the first crystal that is not there. The energy function takes a list of pymatgen
-structures and returns eV per atom.
+crystal: its atoms move along with the cell. A prediction means *atoms at rest in the stated cell*; in another shape atoms that move
+along cost far too much, so ``--at-rest MODULE:FUNCTION`` goes over the crystals once more and appends a line in which the other
+shapes have the energy of atoms that came to rest in them. Only such shapes are trained on. Killed and started again the
+command goes on with the first crystal that is missing. Both functions take a list of pymatgen structures and return eV per atom.
 """
 
 from __future__ import annotations
 
 import gzip
 import importlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,10 +157,35 @@ def label(row: dict[str, Any], structure: Structure, energies: EnergyFunction, c
         "composition": json.loads(row["composition"]),
         "cells": [[round(float(value), 5) for value in cell] for cell in cells],
         "strain_energy_per_atom": [round(float(value), 5) for value in values - values[0]],
+        "at_rest": False,
     }
 
 
-def load_function(path: str) -> EnergyFunction:
+def other_shapes(cells: np.ndarray) -> np.ndarray:
+    """``(n,)`` booleans: which cells are not merely the first one at another volume (relative lengths or angles changed)."""
+    lengths = cells[:, :3] / cells[:, :3].prod(axis=1, keepdims=True) ** (1 / 3)
+    shapes = np.concatenate([lengths, cells[:, 3:] / 90], axis=1)
+    return np.abs(shapes - shapes[0]).max(axis=1) > 1e-4
+
+
+def at_rest(line: dict[str, Any], structure: Structure, energies: EnergyFunction) -> dict[str, Any]:
+    """The line with the energies of the other shapes replaced by those of atoms at rest; a cell without one (NaN) is left out."""
+    cells = np.array(line["cells"])
+    shapes = other_shapes(cells)
+    values = np.array(line["strain_energy_per_atom"])
+    if shapes.any():
+        structures, _ = deformed(structure, [cells[0], *cells[shapes]])
+        found = energies(structures)
+        values[shapes] = found[1:] - found[0]
+    kept = np.isfinite(values)
+    return line | {
+        "cells": [cell for cell, keep in zip(line["cells"], kept, strict=True) if keep],
+        "strain_energy_per_atom": [round(float(value), 5) for value in values[kept]],
+        "at_rest": True,
+    }
+
+
+def load_function(path: str) -> Callable[..., Any]:
     """The function at an import path ``module:function``.
 
     Raises:
@@ -165,49 +194,74 @@ def load_function(path: str) -> EnergyFunction:
     module, _, name = path.partition(":")
     function = getattr(importlib.import_module(module), name, None) if name else None
     if function is None:
-        raise ValueError(f"{path!r} names no energy function; give MODULE:FUNCTION")
+        raise ValueError(f"{path!r} names no function; give MODULE:FUNCTION")
     return function
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:
-    """The finished lines of an output file; a torn last line (a kill in the middle of a write) is left out."""
+    """The finished lines of an output file, of each crystal the last; a torn last line (a kill in the middle of a write) is left out."""
     if not file.exists():
         return
-    for line in file.read_text().splitlines():
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for text in file.read_text().splitlines():
         try:
-            yield json.loads(line)
+            line = json.loads(text)
         except json.JSONDecodeError:
-            return
+            break
+        lines[line["source"], line["source_id"]] = line
+    yield from lines.values()
+
+
+def append(output: Path, lines: Iterator[dict[str, Any] | None]) -> int:
+    """Append each line as it comes, after what is whole in the file; returns how many were None (refused)."""
+    output.write_text("".join(json.dumps(line) + "\n" for line in read(output)))
+    refused = 0
+    with output.open("a") as file:
+        for line in lines:
+            if line is None:
+                refused += 1
+                continue
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+    return refused
 
 
 def main(
     output: Annotated[Path, typer.Argument(help="file to append to, one JSON line a crystal")],
     energies: Annotated[str, typer.Option(help="energy function MODULE:FUNCTION, structures -> eV/atom")],
     data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
+    rest: Annotated[str | None, typer.Option("--at-rest", help="MODULE:FUNCTION, the same with the atoms at rest in the cell")] = None,
     train: Annotated[int, typer.Option(help="crystals of folds 3-9")] = 2500,
     calibration: Annotated[int, typer.Option(help="crystals of fold 2")] = 300,
     test: Annotated[int, typer.Option(help="crystals of folds 0-1")] = 400,
     largest: Annotated[int, typer.Option(help="most atoms in the primitive cell")] = 16,
+    limit: Annotated[float, typer.Option(help="stop after so many CPU minutes (call again to go on)")] = float("inf"),
 ) -> None:
     """Label wrong cells of relaxed crystals with a potential."""
     from surrogates.features import space_groups
 
-    function = load_function(energies)
+    function, systems = load_function(energies), space_groups()
     done = {(line["source"], line["source_id"]) for line in read(output)}
-    output.write_text("".join(json.dumps(line) + "\n" for line in read(output)))
     rows = [row for row in candidates(data, train, calibration, test, largest) if (row["source"], row["source_id"]) not in done]
-    structures = read_structures(data, {(row["source"], row["source_id"]) for row in rows})
-    refused = 0
-    with output.open("a") as lines:
-        for row in np.random.default_rng(0).permutation(np.array(rows, dtype=object)):
-            system = space_groups()[int(row["space_group_number"])]["crystal_system"]
-            line = label(row, structures[row["source"], row["source_id"]], function, system)
-            if line is None:
-                refused += 1
-                continue
-            lines.write(json.dumps(line) + "\n")
-            lines.flush()
-    typer.echo(f"{len(rows) - refused} crystals labelled, {refused} left out because spglib finds another space group, {len(done)} kept")
+    structures = read_structures(data, {(row["source"], row["source_id"]) for row in rows} | (done if rest else set()))
+    start = time.process_time()
+
+    def in_time(items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return itertools.takewhile(lambda _: time.process_time() - start < 60 * limit, items)
+
+    def labelled(row: dict[str, Any]) -> dict[str, Any] | None:
+        system = systems[int(row["space_group_number"])]["crystal_system"]
+        return label(row, structures[row["source"], row["source_id"]], function, system)
+
+    shuffled = np.random.default_rng(0).permutation(np.array(rows, dtype=object))
+    refused = append(output, (labelled(row) for row in in_time(shuffled)))
+    labelled_now = sum((line["source"], line["source_id"]) not in done for line in read(output))
+    typer.echo(f"{labelled_now} crystals labelled, {refused} left out because spglib finds another space group, {len(done)} kept")
+    if rest:
+        second = load_function(rest)
+        waiting = [line for line in read(output) if not line.get("at_rest")]
+        append(output, (at_rest(line, structures[line["source"], line["source_id"]], second) for line in in_time(waiting)))
+        typer.echo(f"{sum(bool(line.get('at_rest')) for line in read(output))} crystals have their other shapes with atoms at rest")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SILICON = Crystal(space_group=227, composition={"Si": 8}, lattice_parameters=(5.
 PEROVSKITE = Crystal(space_group=221, composition={"Ca": 1, "Ti": 1, "O": 3}, lattice_parameters=(3.84, 3.84, 3.84, 90, 90, 90))
 ORTHORHOMBIC = Crystal(space_group=62, composition={"Li": 4, "Fe": 4, "P": 4, "O": 16}, lattice_parameters=(10.3, 6.0, 4.7, 90, 90, 90))
 CRYSTALS = [ROCK_SALT, SILICON, PEROVSKITE, ORTHORHOMBIC]
-SMALL = NetworkSettings(width=16, hidden=24, head_hidden=12, cell_hidden=8)
+SMALL = NetworkSettings(width=16, hidden=24, head_hidden=12, cell_hidden=8, heads=2)
 
 
 def batch(crystals: list[Crystal] = CRYSTALS) -> CrystalBatch:

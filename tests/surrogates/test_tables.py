@@ -40,6 +40,22 @@ def test_no_label_is_lost_or_invented(tables, data_folder):
         np.testing.assert_allclose(np.sort(found[~found.isnan()].numpy()), expected, atol=1e-5)
 
 
+def test_energies_are_carried_to_one_scale_and_kept_as_published(tables, data_folder):
+    def shift(composition):
+        return 0.1 * composition.get("Br", 0) / sum(composition.values())
+
+    report: dict[str, int] = {}
+    for table, plain in zip((seed_table(data_folder, report, shift), matbench_table(data_folder, report, shift)), tables, strict=False):
+        moved = (table.targets - plain.targets)[:, 0].nan_to_num()
+        bromides = ((table.rows.elements == 35) & (table.rows.counts > 0)).any(1)
+        assert moved[bromides].max() > 0.05
+        assert not moved[~bromides].any()
+        torch.testing.assert_close(table.as_published().targets, plain.targets, equal_nan=True)
+        newer = torch.tensor([origin.startswith("mpts_52") for origin in table.columns["origin"]])
+        assert not moved[newer].any()
+    assert report["MatBench: energies on the older scale, converted"] == len(table)
+
+
 def test_matbench_cells_are_unknown_and_seed_cells_known(tables):
     assert tables[1].rows.lattice_parameters.isnan().all()
     assert not tables[0].rows.lattice_parameters.isnan().any()

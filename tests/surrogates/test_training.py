@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -5,7 +6,7 @@ from al_crystal.crystal import Observation, Value
 from surrogates.ensemble import Ensemble
 from surrogates.replay import random_cell, replay_rows
 from surrogates.settings import SurrogateSettings
-from surrogates.training import fine_tune, observation_table
+from surrogates.training import fine_tune, observation_table, strain_labels
 from tests.surrogates.helpers import CRYSTALS, ROCK_SALT, batch, small_ensemble
 
 WARM = SurrogateSettings(start="warm", epochs=5)
@@ -103,6 +104,33 @@ def test_bad_labels_are_counted():
     assert next(value for key, value in report.items() if "differ by more" in key) == 1
     assert table.level[:, 0].tolist() == [1, 1, 0, 0]
     assert table.noise[:, 0].tolist() == pytest.approx([0.05, 0.05, 0.0, 0.0])
+
+
+def test_the_cost_of_a_proposed_cell_is_that_above_its_own_relaxed_one():
+    rows = [
+        observation(ROCK_SALT, energy=-3.0, group="one"),
+        observation(stretched(ROCK_SALT, 1.1), energy=-2.6, group="one", kind="proposal"),
+        observation(stretched(ROCK_SALT, 1.2), energy=-2.0, group="one", kind="proposal", level="CHGNet"),
+        observation(stretched(ROCK_SALT, 1.3), energy=-1.0, group="two", kind="proposal"),
+    ]
+    found = strain_labels(rows)
+    assert found[1] == pytest.approx(0.4)
+    assert np.isnan(found[[0, 2, 3]]).all()
+
+
+def test_a_costly_cell_is_learned_from_its_relaxed_one():
+    rows = []
+    for number in range(8):
+        near = stretched(ROCK_SALT, 1 + 0.002 * number)
+        rows.append(observation(near, energy=-3.0, group=str(number)))
+        rows.append(observation(stretched(near, 1.25), energy=-0.5, group=str(number), kind="proposal"))
+    start = small_ensemble()
+    tuned = WARM.model_copy(update={"learning_rate": 3e-3, "epochs": 60, "replay_weight": 0.0})
+    made = fine_tune(start, rows, tuned, seed=0)
+    cells = batch([rows[0].crystal, rows[1].crystal])
+    relaxed, proposed = made.predict(cells).strain
+    assert proposed > 1.5
+    assert relaxed < 0.3
 
 
 @pytest.mark.parametrize("rows", [[], [Observation(crystal=ROCK_SALT, properties={}, group="x", kind="proposal")]])

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from al_crystal.crystal import LATTICE_PARAMETERS, cell_volume
 from surrogates.tables import deformations
-from surrogates.wrong_cells import FREE_PARAMETERS, TEST_VOLUMES, deformed, load_function, read, scaled, sheared, wrong_cells
+from surrogates.wrong_cells import FREE_PARAMETERS, TEST_VOLUMES, at_rest, deformed, load_function, read, scaled, sheared, wrong_cells
 
 CELLS = {
     "triclinic": [5, 6, 7, 80, 95, 102],
@@ -74,6 +74,40 @@ def test_deformed_primitive_cells_follow_the_conventional_one():
     assert structures[1].volume == pytest.approx(5.6**3 / 8)
 
 
+def test_only_other_shapes_are_brought_to_rest():
+    from pymatgen.core import Lattice, Structure
+
+    rutile = Structure.from_spacegroup(136, Lattice.tetragonal(4.6, 2.96), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]])
+    relaxed = [4.6, 4.6, 2.96, 90, 90, 90]
+    sheared_cell = [4.4, 4.4, 3.2, 90, 90, 90]
+    squeezed = scaled(np.array(relaxed, dtype=float), 0.8).tolist()
+    hopeless = [1.0, 1.0, 60.0, 90, 90, 90]
+    line = {"cells": [relaxed, squeezed, sheared_cell, hopeless], "strain_energy_per_atom": [0.0, 0.4, 0.5, 9.0], "at_rest": False}
+    seen = []
+
+    def energies(structures):
+        seen.extend(structure.lattice.c for structure in structures)
+        return np.array([-8.0, -7.9, np.nan])
+
+    found = at_rest(line, rutile, energies)
+    assert len(seen) == 3
+    assert found["cells"] == [relaxed, squeezed, sheared_cell]
+    assert found["strain_energy_per_atom"] == pytest.approx([0.0, 0.4, 0.1])
+    assert found["at_rest"]
+
+
+def test_shapes_with_frozen_atoms_do_not_train(tmp_path):
+    cells = [[4.6, 4.6, 2.96, 90, 90, 90], [4.4, 4.4, 3.2, 90, 90, 90]]
+    line = {"source": "x", "source_id": "1", "fold": 3, "in_22el": True, "space_group_number": 136, "composition": {"Ti": 2, "O": 4}}
+    line |= {"cells": cells, "strain_energy_per_atom": [0.0, 0.5], "at_rest": False}
+    rested = line | {"source_id": "2", "at_rest": True}
+    file = tmp_path / "cells.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in (line, rested | {"at_rest": False}, rested)))
+    found = deformations(file)
+    assert len(found) == 2
+    assert found.crystal.tolist() == [0, 1, 1]
+
+
 def fake_data(folder, number=6):
     (folder / "structures").mkdir(parents=True)
     lengths = [4 + 0.1 * index for index in range(number)]
@@ -122,5 +156,5 @@ def test_command_goes_on_where_it_was_killed(tmp_path):
 
 @pytest.mark.parametrize("path", ["math", "math:nothing_like_that"])
 def test_energy_functions_that_are_not_there_are_refused(path):
-    with pytest.raises(ValueError, match="names no energy function"):
+    with pytest.raises(ValueError, match="names no function"):
         load_function(path)
