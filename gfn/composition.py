@@ -203,14 +203,14 @@ def _rest(space: Space, weight: np.ndarray, most_atoms: list[int]) -> np.ndarray
 
 
 def _bounds_needed(weight: np.ndarray, windows: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """``(quantities, 2)``: the number of the table of bounds for each end of each window, -1 where there is none.
+    """``(quantities, 2)``: the number of the table of bounds for each end of each window, -1 where it cannot bind.
 
-    Tables serve the first quantity, the estimated volume, and only where its window can bind: a lower bound that two atoms reach needs no
-    table, for the few compositions below it are finished by trial. Trial, cut short by ``rest``, serves the other quantities.
+    A lower bound that two atoms reach needs no table either: the few compositions below it are finished by trial.
     """
-    low, high = windows[:, 0, 0].max(initial=0.0), windows[:, 0, 1].min(initial=np.inf)
-    needed = np.zeros((weight.shape[1], 2), dtype=bool)
-    needed[0] = low > 2 * weight[:, 0].min(), high < rest[0, 1]
+    least = weight.min(axis=0)
+    low = windows[:, :, 0].max(axis=0, initial=0.0) > np.where(least > 0, 2 * least, rest[:, 0])
+    high = windows[:, :, 1].min(axis=0, initial=np.inf) < rest[:, 1]
+    needed = np.stack([low, high], axis=1)
     return np.where(needed, np.cumsum(needed).reshape(needed.shape) - 1, -1)
 
 
