@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """One number with what it is, on how many rows, and the spread over single trunks (standard deviation; None where one number)."""
+    """One number with what it is and on how many rows.
+
+    ``alone`` and ``spread`` are the mean and the standard deviation of the same number over the trunks alone, each an independent seed.
+    """
 
     name: str
     value: float
     rows: int
+    alone: float | None = None
     spread: float | None = None
 
 
@@ -69,16 +73,18 @@ def errors(prediction: Predictions, table: Table, column: int) -> NDArray[np.flo
     return (prediction.mean[:, column] - table.targets[:, column]).double().numpy()
 
 
-def trunk_spread(ensemble: Ensemble, prediction: Predictions, table: Table, column: int, where: NDArray[np.bool_]) -> float | None:
-    """Standard deviation over the trunks, each an independent training seed, of the mean absolute error of that trunk alone."""
+def single_trunks(
+    ensemble: Ensemble, prediction: Predictions, table: Table, column: int, where: NDArray[np.bool_]
+) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over the trunks, each an independent training seed, of the mean absolute error of that trunk alone."""
     if len(ensemble.networks) < 2:
-        return None
+        return None, None
     sizes = [network.settings.heads for network in ensemble.networks]
     values = []
     for members in prediction.members[..., column].split(sizes):
         error = (members.mean(0) - table.targets[:, column]).abs().numpy()[where]
         values.append(float(np.nanmean(error)))
-    return float(np.std(values, ddof=1))
+    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def accuracy(ensemble: Ensemble, sets: TestSets) -> list[Measure]:
@@ -88,8 +94,8 @@ def accuracy(ensemble: Ensemble, sets: TestSets) -> list[Measure]:
         prediction = predictions(ensemble, table, source, cell)
         error = errors(prediction, table, column)
         chosen = where & ~np.isnan(error)
-        spread = trunk_spread(ensemble, prediction, table, column, chosen)
-        found.append(Measure(name, float(np.abs(error[chosen]).mean()), int(chosen.sum()), spread))
+        alone = single_trunks(ensemble, prediction, table, column, chosen)
+        found.append(Measure(name, float(np.abs(error[chosen]).mean()), int(chosen.sum()), *alone))
     for name, table, source in (
         ("MatBench, source given", sets.matbench.as_published(), True),
         ("MatBench, as served", sets.matbench, False),
@@ -263,7 +269,7 @@ def main(
     if with_baselines:
         measures += baselines(data, sets, convert)
     for measure in measures:
-        spread = "" if measure.spread is None else f"  (single trunks +- {measure.spread:.4f})"
+        spread = "" if measure.spread is None else f"  (single trunks {measure.alone:.4f} +- {measure.spread:.4f})"
         typer.echo(f"{measure.name:<88}{measure.value:>9.4f}  n = {measure.rows:,}{spread}")
     output.mkdir(parents=True, exist_ok=True)
     (output / "evaluation.json").write_text(json.dumps([vars(measure) for measure in measures], indent=1) + "\n")

@@ -44,6 +44,7 @@ def test_errors_are_those_of_a_direct_computation(sets):
     trunks = [members.mean(0) for members in hidden.members[..., 0].split(2)]
     alone = [float((values - sets.seed.targets[:, 0]).abs()[1:].mean()) for values in trunks]
     assert measure.spread == pytest.approx(np.std(alone, ddof=1), rel=1e-3)
+    assert measure.alone == pytest.approx(np.mean(alone), rel=1e-5)
     positive = sets.matbench.targets[:, 0] > 0
     served = made.predict_rows(sets.matbench.rows).mean[:, 0] - sets.matbench.targets[:, 0]
     name = "bias where formation energy > 0: MatBench, as served"
