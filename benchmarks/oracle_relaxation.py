@@ -52,16 +52,14 @@ def main(
     kept = relax_all(cells, potential, RelaxationSettings())
     cost = time.process_time() - start
     generators = [rng(0, 0, "benchmark/free", index) for index in range(count)]
-    freed = free(kept, potential, FreeingSettings(), RelaxationSettings(), generators)
+    freed = free(kept, cells, potential, FreeingSettings(), RelaxationSettings(), generators)
     whole = time.process_time() - start
     typer.echo(f"{count} PyXtal cells, {np.mean([len(structure) for structure in structures]):.1f} atoms on average, M3GNet")
     _plain_row(plain)
     _table("symmetry: kept", structures, plain, kept, cost)
     _table("symmetry: freed", structures, plain, [one.relaxed for one in freed], whole)
     gains = np.array([one.gain or 0.0 for one in freed])
-    typer.echo(
-        f"\nfreed: {sum(one.walks > 1 for one in freed)} of {count} leave, {(gains > CLOSE).sum()} gain over {CLOSE * 1e3:.0f} meV/atom"
-    )
+    typer.echo(f"\nfreed: {sum(one.left for one in freed)} of {count} leave, {(gains > CLOSE).sum()} gain over {CLOSE * 1e3:.0f} meV/atom")
 
 
 def _cells(data: Path, count: int, file: Path) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oracles.potentials import Potential, PotentialRecord
     from oracles.relaxation import Relaxed
     from oracles.search import Arrangement
+    from oracles.symmetric_cell import SymmetricCell
 
 LIBRARIES = ("matgl", "torch", "pymatgen", "pyxtal", "spglib", "numpy")
 CLOSEST_RELAXED = 0.55  # of the shortest distance of the element pair: atoms that have fallen into each other
@@ -82,7 +83,8 @@ class Labeller:
             relaxed = relax_all([cell], potential, self.settings.relaxation)[0]
             checks: dict[str, Any] = {}
             if self.settings.symmetry == "freed":
-                relaxed, _ = self._free(relaxed, potential, rng(self.seed, attempt, "label", int(crystal.id[:12], 16)), checks)
+                generator = rng(self.seed, attempt, "label", int(crystal.id[:12], 16))
+                relaxed, _ = self._free(relaxed, cell, potential, generator, checks)
             label = self._state(crystal, relaxed, potential, checks)
         cost = {"cpu_s": round(time.process_time() - cpu, 3), "wall_s": round(time.perf_counter() - wall, 3)}
         return label.model_copy(update={"cost": cost | label.cost, "provenance": self._provenance(attempt)})
@@ -103,7 +105,8 @@ class Labeller:
         relaxed = best.relaxed
         evaluations = sum(one.rest.evaluations + one.relaxed.evaluations for one in found)
         if self.settings.symmetry == "freed":
-            relaxed, more = self._free(relaxed, potential, generator, checks)
+            start = replace(best.rest.cell, fixed_cell=False)
+            relaxed, more = self._free(relaxed, start, potential, generator, checks)
             evaluations += more
         label = self._state(crystal, relaxed, potential, checks)
         update: dict[str, Any] = {"cost": {"energy_evaluations": float(evaluations)}}
@@ -111,12 +114,14 @@ class Labeller:
             update["proposal_properties"] = self._at_rest(best.rest, potential)
         return label.model_copy(update=update)
 
-    def _free(self, relaxed: Relaxed, potential: Potential, generator: np.random.Generator, checks: dict[str, Any]) -> tuple[Relaxed, int]:
+    def _free(
+        self, relaxed: Relaxed, start: SymmetricCell, potential: Potential, generator: np.random.Generator, checks: dict[str, Any]
+    ) -> tuple[Relaxed, int]:
         """Where the crystal goes without its symmetry, and the evaluations that took; ``checks`` say what was gained."""
         from oracles.freeing import free
 
-        freed = free([relaxed], potential, self.settings.freeing, self.settings.relaxation, [generator])[0]
-        checks["freed"] = {"gain": None if freed.gain is None else round(freed.gain, 5), "walks": freed.walks}
+        freed = free([relaxed], [start], potential, self.settings.freeing, self.settings.relaxation, [generator])[0]
+        checks["freed"] = {"gain": None if freed.gain is None else round(freed.gain, 5), "left": freed.left, "walks": freed.walks}
         return freed.relaxed, freed.evaluations
 
     def _state(self, crystal: Crystal, relaxed: Relaxed, potential: Potential, checks: dict[str, Any]) -> Label:

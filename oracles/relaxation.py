@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GPA = 160.21766208  # GPa in one eV/Å3
 ATOMIC_STIFFNESS = 12.0  # eV/Å2, curvature assumed before any is known
 ELASTIC_STIFFNESS = 0.6  # eV/Å3 (100 GPa)
+GENTLE_STEP = 0.05  # Å, first step after a descent
 STRAIN_LENGTH = 4.0  # Å that a strain of 1 is worth when a crystal is stirred
 ENERGY_NOISE = 2e-6  # of |energy|: float32 sums
 
@@ -75,7 +76,7 @@ def relax(cells: Iterable[SymmetricCell], potential: Potential, settings: Relaxa
             if following is None:
                 exhausted = True
             else:
-                walks.append(Walk(*following, settings))
+                walks.append((GentleWalk if settings.gentle_steps else Walk)(*following, settings))
         if not walks:
             return
         _evaluate(walks, potential)
@@ -273,6 +274,79 @@ class Walk:
             evaluations=self.evaluations,
             volume_ratio=self.cell.volume / self.start_volume,
         )
+
+
+class GentleWalk(Walk):
+    """A walk that begins with inertial descent, which keeps closer to the valley it starts in, and ends as any other walk.
+
+    FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006)) with the constants of ASE, in displacements and strains of the conventional
+    cell; a strain counts as long as there are atoms in it (in Å), so that atoms move before the cell does.
+    """
+
+    def __init__(self, index: int, cell: SymmetricCell, settings: RelaxationSettings) -> None:
+        """As :class:`Walk`; ``settings.gentle_steps`` evaluations go to the descent."""
+        super().__init__(index, cell, settings)
+        copies = conventional(cell).number_of_atoms / cell.number_of_atoms
+        self.scale = np.sqrt(copies)  # coordinates of the conventional cell over those of this one
+        self.strain_scale = cell.number_of_atoms * self.scale
+        self.velocity = np.zeros(len(self.hessian))
+        self.interval, self.mixing, self.downhill = 0.1, 0.1, 0
+        self.descending = True
+
+    def receive(self, energy: float, forces: np.ndarray, stress: np.ndarray) -> None:
+        """Every trial of the descent becomes the standing point."""
+        if not self.descending:
+            super().receive(energy, forces, stress)
+            return
+        self.evaluations += 1
+        self.last_gain = self.evaluations
+        first = self.step is None
+        self._accept(energy, self._gradient(self.trial, forces, stress), forces, stress)
+        if first:
+            self._guard_start()
+        self._guard()
+        if self.outcome is None and self.evaluations >= self.settings.gentle_steps:
+            self.descending = False
+            self.settings = self.settings.model_copy(update={"longest_step": 2 * GENTLE_STEP})
+            self._stand_at(self.cell)
+            self._accept(energy, self._gradient(self.cell, forces, stress), forces, stress)
+            self.last_gain, self.radius = self.evaluations, GENTLE_STEP
+        if self.outcome is None:
+            self._propose()
+
+    def _propose(self) -> None:
+        if not self.descending:
+            super()._propose()
+            return
+        force = -self.gradient * self.scale
+        power = float(force @ self.velocity)
+        if power > 0:
+            along = force * np.sqrt(self.velocity @ self.velocity / (force @ force))
+            self.velocity = (1 - self.mixing) * self.velocity + self.mixing * along
+            if self.downhill > 5:
+                self.interval, self.mixing = min(1.1 * self.interval, 1.0), 0.99 * self.mixing
+            self.downhill += 1
+        elif self.step is not None:
+            self.velocity = np.zeros_like(self.velocity)
+            self.interval, self.mixing, self.downhill = 0.5 * self.interval, 0.1, 0
+        self.velocity = self.velocity + self.interval * force
+        step = self.interval * self.velocity
+        self.step = step * min(1.0, 0.2 / max(float(np.linalg.norm(step)), 1e-12)) / self.scale
+        self.trial = self.stepped(self.step)
+
+
+def conventional(cell: SymmetricCell) -> SymmetricCell:
+    """The conventional cell that spglib finds, without symmetry; the cell itself, likewise, where it finds none."""
+    import spglib
+
+    arrays: Any = cell.to_arrays()
+    try:
+        found: Any = spglib.standardize_cell(arrays, to_primitive=False, no_idealize=False, symprec=0.01)
+    except spglib.SpglibError:
+        found = None
+    if found is None:
+        return cell.without_symmetry()
+    return SymmetricCell.from_arrays(*found, symprec=None, fixed_cell=cell.fixed_cell)
 
 
 def stirred(cell: SymmetricCell, generator: np.random.Generator, amplitude: float) -> SymmetricCell:

@@ -36,17 +36,16 @@ class RelaxationSettings(Settings):
     kink: float = Field(default=0.0, ge=0, description="steps up to this long may end in a kink of the potential, Å (0: never; try 0.002)")
     patience: int = Field(default=40, ge=1, description="a walk ends after so many evaluations without a lower energy")
     softest: float = Field(default=0.3, gt=0, description="least curvature assumed along any coordinate, eV/Å2")
+    gentle_steps: int = Field(default=0, ge=0, description="evaluations of inertial descent (FIRE) that a walk begins with")
     batch_atoms: int = Field(default=64, ge=1, description="representative atoms evaluated in one batch")
 
 
 class FreeingSettings(Settings):
     """How a relaxed crystal is tested for being held up by its symmetry alone, and followed where it is."""
 
-    shakes: tuple[float, ...] = Field(
-        default=(0.03, 0.03, 0.1, 0.1),
-        min_length=1,
-        description="displacement along each axis before each walk, Å; all but the first only for crystals that leave",
-    )
+    gentle_steps: int = Field(default=60, ge=0, description="a second walk with symmetry begins with so many evaluations of FIRE; 0: none")
+    shake: float = Field(default=0.03, gt=0, description="displacement along each axis before a walk without symmetry, Å")
+    walks: int = Field(default=1, ge=0, description="walks of a crystal that leaves, besides the one from its start and the one that left")
     tolerance: float = Field(default=0.001, ge=0, description="a walk that ends so much lower has left, eV/atom")
 
 

@@ -5,8 +5,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from al_crystal.seeds import rng
-from oracles.freeing import conventional, free
-from oracles.relaxation import relax_all, stirred
+from oracles.freeing import free
+from oracles.relaxation import conventional, relax_all, stirred
 from oracles.self_test import reference_structure
 from oracles.settings import FreeingSettings, RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell
@@ -21,10 +21,12 @@ def bcc_copper() -> SymmetricCell:
 
 def test_a_saddle_is_left_and_a_minimum_is_not(emt):
     minimum = SymmetricCell.from_structure(reference_structure("Cu", 3.7))
-    kept = relax_all([bcc_copper(), minimum], emt, RELAXATION)
+    starts = [bcc_copper(), minimum]
+    kept = relax_all(starts, emt, RELAXATION)
     strict = RelaxationSettings(fmax=0.01, max_stress=0.02)
-    saddle, still = free(kept, emt, FreeingSettings(shakes=(0.1, 0.1, 0.1)), strict, [rng(0, 0, "test", index) for index in range(2)])
-    assert (saddle.walks, still.walks) == (3, 1)
+    saddle, still = free(kept, starts, emt, FreeingSettings(shake=0.1), strict, [rng(0, 0, "test", index) for index in range(2)])
+    assert (saddle.left, still.left) == (True, False)
+    assert (saddle.walks, still.walks) == (4, 2)  # gentle, stirred, and for the saddle from the start and once more
     assert saddle.gain > 0.005
     assert saddle.relaxed.energy_per_atom == pytest.approx(still.relaxed.energy_per_atom, abs=2e-3)  # bcc falls to fcc
     assert still.gain == pytest.approx(0.0, abs=1e-3)
@@ -37,7 +39,7 @@ def test_freed_is_never_higher_and_judged_by_ase(emt):
 
     kept = relax_all([bcc_copper()], emt, RELAXATION)
     for seed in range(3):
-        freed = free(kept, emt, FreeingSettings(shakes=(0.05,)), RELAXATION, [rng(seed, 0, "test")])[0]
+        freed = free(kept, [bcc_copper()], emt, FreeingSettings(shake=0.05), RELAXATION, [rng(seed, 0, "test")])[0]
         assert freed.relaxed.energy_per_atom <= kept[0].energy_per_atom
         atoms = AseAtomsAdaptor.get_atoms(freed.relaxed.cell.to_structure())
         atoms.calc = EMT()
@@ -46,21 +48,23 @@ def test_freed_is_never_higher_and_judged_by_ase(emt):
 
 
 def test_neighbours_do_not_matter(emt):
-    kept = relax_all([bcc_copper(), SymmetricCell.from_structure(reference_structure("Al", 4.2))], emt, RELAXATION)
-    settings = FreeingSettings(shakes=(0.05, 0.1))
-    both = free(kept, emt, settings, RELAXATION, [rng(0, 0, "test", index) for index in range(2)])
-    alone = free(kept[1:], emt, settings, RELAXATION, [rng(0, 0, "test", 1)])
+    starts = [bcc_copper(), SymmetricCell.from_structure(reference_structure("Al", 4.2))]
+    kept = relax_all(starts, emt, RELAXATION)
+    settings = FreeingSettings(shake=0.05)
+    both = free(kept, starts, emt, settings, RELAXATION, [rng(0, 0, "test", index) for index in range(2)])
+    alone = free(kept[1:], starts[1:], emt, settings, RELAXATION, [rng(0, 0, "test", 1)])
     assert both[1].relaxed.energy_per_atom == alone[0].relaxed.energy_per_atom
 
 
 def test_what_ended_unphysical_is_left_alone_and_what_did_not_converge_gets_another_chance(emt):
-    unphysical = relax_all([bcc_copper()], emt, RelaxationSettings(energy_window=(50.0, 60.0)))
+    window = RelaxationSettings(energy_window=(50.0, 60.0))
+    unphysical = relax_all([bcc_copper()], emt, window)
     assert unphysical[0].outcome == "unphysical"
-    left = free(unphysical, emt, FreeingSettings(), RELAXATION, [rng(0, 0, "test")])[0]
+    left = free(unphysical, [bcc_copper()], emt, FreeingSettings(gentle_steps=0), window, [rng(0, 0, "test")])[0]
     assert (left.relaxed, left.walks) == (unphysical[0], 0)
     impatient = relax_all([bcc_copper()], emt, RelaxationSettings(max_steps=2))
     assert impatient[0].outcome == "not converged"
-    found = free(impatient, emt, FreeingSettings(shakes=(0.05,)), RELAXATION, [rng(0, 0, "test")])[0]
+    found = free(impatient, [bcc_copper()], emt, FreeingSettings(shake=0.05), RELAXATION, [rng(0, 0, "test")])[0]
     assert found.relaxed.outcome == "converged"
     assert found.gain is None
 

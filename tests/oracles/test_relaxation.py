@@ -54,6 +54,29 @@ def test_relaxes_to_where_ase_relaxes_to(emt):
     assert np.abs(judged.stresses[0]).max() * 160.21766 <= SETTINGS.max_stress + 1e-9
 
 
+def test_the_gentle_way_is_that_of_fire_in_ase(emt):
+    """A step of ASE's FIRE on the conventional cell from the primitive one, nearly its third (coordinates differ), and then the minimum."""
+    from ase.calculators.emt import EMT
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    start = Structure.from_spacegroup("I4/mmm", Lattice.tetragonal(4.0, 6.4), ["Cu", "Au"], [[0, 0, 0.29], [0, 0, 0]])
+    cell = SymmetricCell.from_structure(start)
+    assert cell.number_of_atoms * 2 == len(start)
+    for steps, close in ((1, 1e-6), (3, 0.01)):
+        atoms = AseAtomsAdaptor.get_atoms(start)
+        atoms.calc = EMT()
+        FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=steps)
+        found = relax_all([cell], emt, RelaxationSettings(gentle_steps=40, max_steps=steps + 1, fmax=1e-4))[0]
+        assert found.energy_per_atom == pytest.approx(atoms.get_potential_energy() / len(atoms), abs=close)
+        assert found.cell.volume * 2 == pytest.approx(atoms.get_volume(), rel=close)
+    gentle = relax_all([cell], emt, RelaxationSettings(gentle_steps=15, fmax=0.005, max_stress=0.02))[0]
+    quick = relax_all([cell], emt, RelaxationSettings(fmax=0.005, max_stress=0.02))[0]
+    assert gentle.outcome == quick.outcome == "converged"
+    assert gentle.energy_per_atom == pytest.approx(quick.energy_per_atom, abs=1e-3)
+
+
 def test_a_crystal_does_not_notice_its_neighbours(emt):
     cells = [SymmetricCell.from_structure(reference_structure("Al", 4.4)), SymmetricCell.from_structure(alloy())]
     cells += [SymmetricCell.from_structure(reference_structure("Cu", 3.3))]
