@@ -3,8 +3,9 @@
 Usage: python benchmarks/hard_constraints.py FOLDER [-n 1000000] [--campaign FILE.yaml] [--checkpoint RUN/round-003/sampler]
 
 Draws from two samplers in turn: the uniform control and a policy (an untrained one, or that of a checkpoint). The space is all 89 elements
-and all 230 groups, or that of a campaign. SMACT judges neutrality and Pauling's rule, PyXtal the Wyckoff positions, the symmetry of the
-metric tensor (International Tables A, 3.1.2) the lattice; its determinant must be positive. Counted besides: dead ends (states without an
+and all 230 groups, or that of a campaign. SMACT judges neutrality and Pauling's rule, a plain search over orbits the Wyckoff positions, and of
+every fifth crystal PyXtal too; the symmetry of the metric tensor (International Tables A, 3.1.2) the lattice, and its determinant must be
+positive. Counted besides: dead ends (states without an
 allowed action, which end the draw) and redraws (trajectories begun beyond the crystals returned). Every 20,000 crystals a line is
 appended to FOLDER/hard_constraints.jsonl; the same command goes on after the last one. Exit code 1 if anything is violated.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +29,15 @@ from gfn.environment import CrystalEnvironment
 from gfn.evaluate import metric_checks, pyxtal_fits, smact_accepts
 from gfn.policy import Policy
 from gfn.settings import SamplerSettings
+from gfn.symmetry import wyckoff
 from gfn.trainer import Trainer
 from gfn.trajectories import roll_out
+from gfn.wyckoff import fits
 
 CHUNK = 20_000
 ROWS = 1000
+EVERY = 5
+"""PyXtal, the slowest judge, sees one crystal in so many."""
 
 
 def draw(environment: CrystalEnvironment, policy: Policy | None, chunk: int, n: int) -> tuple[list[CrystalBatch], dict[str, int]]:
@@ -54,10 +60,16 @@ def judge(batches: list[CrystalBatch]) -> dict[str, int]:
     lattice, real = metric_checks(crystals)
     return {
         "smact_neutrality_and_pauling": sum(not smact_accepts(crystal) for crystal in crystals),
-        "wyckoff_positions_by_pyxtal": sum(not pyxtal_fits(crystal) for crystal in crystals),
+        "wyckoff_positions": sum(not _fits(crystal.space_group, tuple(sorted(crystal.composition.values()))) for crystal in crystals),
+        "wyckoff_positions_by_pyxtal": sum(not pyxtal_fits(crystal) for crystal in crystals[::EVERY]),
         "lattice_system": int((~lattice).sum()),
         "real_cell": int((~real).sum()),
     }
+
+
+@cache
+def _fits(space_group: int, counts: tuple[int, ...]) -> bool:
+    return fits(wyckoff(space_group), counts)
 
 
 def main(
@@ -82,7 +94,13 @@ def main(
         begin, size = time.process_time(), min(CHUNK, n - chunk * CHUNK)
         batches, counts = draw(environment, policy if chunk % 2 else None, chunk, size)
         groups = sorted({group for batch in batches for group in batch.space_group.tolist()})
-        row = {"sampler": "policy" if chunk % 2 else "uniform", "crystals": size, **counts, **judge(batches)}
+        row = {
+            "sampler": "policy" if chunk % 2 else "uniform",
+            "crystals": size,
+            "seen_by_pyxtal": -(-size // EVERY),
+            **counts,
+            **judge(batches),
+        }
         done.append(row | {"space_groups": groups, "cpu_seconds": time.process_time() - begin})
         with path.open("a") as file:
             file.write(json.dumps(done[-1]) + "\n")
@@ -94,7 +112,7 @@ def main(
         typer.echo(f"{name:32} {number:9d}")
     typer.echo(f"{'space groups drawn':32} {len({group for row in done for group in row['space_groups']}):9d}")
     typer.echo(f"{'CPU seconds':32} {sum(row['cpu_seconds'] for row in done):9.0f}")
-    raise typer.Exit(1 if sum(total[name] for name in names if name != "crystals") else 0)
+    raise typer.Exit(1 if sum(total[name] for name in names if name not in ("crystals", "seen_by_pyxtal")) else 0)
 
 
 if __name__ == "__main__":
