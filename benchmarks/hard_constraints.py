@@ -3,10 +3,10 @@
 Usage: python benchmarks/hard_constraints.py FOLDER [-n 1000000] [--campaign FILE.yaml] [--checkpoint RUN/round-003/sampler]
 
 Draws from two samplers in turn: the uniform control and a policy (an untrained one, or that of a checkpoint). The space is all 89 elements
-and all 230 groups, or that of a campaign. SMACT judges neutrality and Pauling's rule, a plain search over orbits the Wyckoff positions, and of
-every fifth crystal PyXtal too; the symmetry of the metric tensor (International Tables A, 3.1.2) the lattice, and its determinant must be
-positive. Counted besides: dead ends (states without an
-allowed action, which end the draw) and redraws (trajectories begun beyond the crystals returned). Every 20,000 crystals a line is
+and all 230 groups, or that of a campaign. SMACT judges neutrality and Pauling's rule; a plain search over orbits, and of every fifth
+crystal PyXtal too, the Wyckoff positions; the symmetry of the metric tensor (International Tables A, 3.1.2) the lattice, and its
+determinant must be positive. Counted besides: dead ends (states without an allowed action, which end the draw) and redraws (trajectories
+begun beyond the crystals returned). Every 20,000 crystals a line is
 appended to FOLDER/hard_constraints.jsonl; the same command goes on after the last one. Exit code 1 if anything is violated.
 """
 
