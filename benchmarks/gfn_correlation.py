@@ -3,7 +3,8 @@
 Usage: python benchmarks/gfn_correlation.py CONFIG CHECKPOINT [-n 1000] [--paths 64] [--output FILE]
 
 If p is proportional to R, log p and log R lie on a line of slope 1. Half of the crystals come from the trained policy, half from the policy
-before training (same space, seed and settings), so that both good and ordinary crystals are asked for. log p(x) averages P_F / P_B over
+before training (same space, seed and settings), so that both good and ordinary crystals are asked for. R is the reward as it is trained on,
+floored at 1e-8; the correlation without the floor is printed too. log p(x) averages P_F / P_B over
 lattice paths retraced from x; it is computed twice with other paths, and the difference tells how exact it is. The intervals are of the
 correlation under resampling of the crystals (2.5 to 97.5 %).
 """
@@ -59,7 +60,8 @@ def main(
         untrained.sampler().sample(n - n // 2, torch_rng(1, 0, "benchmark/untrained")),
     )
     with torch.no_grad():
-        log_r = log_reward(settings.reward)(batch).double().numpy()
+        unfloored = log_reward(settings.reward)(batch).double().numpy()
+    log_r = np.maximum(unfloored, trained.settings.reward_floor)
     repeats = [trained.sampler().log_probability(batch, torch_rng(1, i, "benchmark/paths"), paths).double().numpy() for i in range(2)]
     log_p = repeats[0]
     halves = {"all": slice(None), "trained": slice(0, n // 2), "untrained": slice(n // 2, n)}
@@ -67,6 +69,8 @@ def main(
         "paths": paths,
         "spread_of_log_p_between_repeats": float(np.std(repeats[0] - repeats[1]) / np.sqrt(2)),
         "log_z": float(trained.policy.log_z.detach()),
+        "crystals_at_the_floor": float((unfloored < trained.settings.reward_floor).sum()),
+        "correlation_all_without_the_floor": float(np.corrcoef(log_p, unfloored)[0, 1]),
     }
     for name, rows in halves.items():
         residual = log_r[rows] - log_p[rows]
