@@ -3,10 +3,10 @@
 Usage: python benchmarks/gfn_correlation.py CONFIG CHECKPOINT [-n 1000] [--paths 64] [--output FILE]
 
 If p is proportional to R, log p and log R lie on a line of slope 1. Half of the crystals come from the trained policy, half from the policy
-before training (same space, seed and settings), so that both good and ordinary crystals are asked for. R is the reward as it is trained on,
-floored at 1e-8; the correlation without the floor is printed too. log p(x) averages P_F / P_B over
-lattice paths retraced from x; it is computed twice with other paths, and the difference tells how exact it is. The intervals are of the
-correlation under resampling of the crystals (2.5 to 97.5 %).
+before training (same space, seed and settings), so that both good and ordinary crystals are asked for. R is the reward as it is trained
+on, floored at 1e-8; the correlation without the floor is printed too. log p(x) averages P_F / P_B over lattice paths retraced from x; it is
+computed twice with other paths, and the difference tells how exact it is. The intervals are of the correlation under resampling of the
+crystals (2.5 to 97.5 %).
 """
 
 from __future__ import annotations
