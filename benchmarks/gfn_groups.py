@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/gfn_groups.py CONFIG CHECKPOINT [-n 10000] [--per-group 60] [--output FILE]
 
-The reward's share of a group is the sum of R over its crystals, over Z. It is estimated by restricting the trained sampler to the group: the
-mean of log (R P_B / P_F) over its trajectories is at most the log of that sum (Jensen), and near it where the policy is near R / Z; the
-logarithm of the mean of R P_B / P_F has no bias but a large variance. Printed: the shares beside those of ``n`` draws, and how many
+The reward's share of a group is the sum of R over its crystals, over Z. It is estimated by restricting the trained sampler to the group:
+the mean of log (R P_B / P_F) over its trajectories is at most the log of that sum (Jensen), and near it where the policy is near R / Z;
+the logarithm of the mean of R P_B / P_F has no bias but a large variance. Printed: the shares beside those of ``n`` draws, and how many
 different groups ``n`` draws from the reward's shares would show.
 """
 
