@@ -1,9 +1,9 @@
 """Where a crystal goes when its symmetry does not hold it: a label should not be a saddle point.
 
 A crystal that was relaxed with its symmetry kept may sit on a saddle, from which only displacements of lower symmetry lead downhill.
-Stirred and relaxed without symmetry, a minimum comes back to itself. What leaves is followed along several walks, since chance decides
-into which of the valleys around it falls: from the saddle, and from where the relaxation began. Before all this a second walk with
-symmetry takes the gentle way from that same start, for a fast walk may have jumped into another valley. The lowest is kept.
+Stirred and relaxed without symmetry, a minimum comes back to itself and a saddle is left. Which valley a crystal ends in also depends on
+how it walks, and on where it loses its symmetry. So there are up to four more walks: one with symmetry that takes the gentle way from the
+same start, one from each distinct end with symmetry, stirred, and one from the start without symmetry. The lowest is kept.
 
 Walks without symmetry take place in the conventional cell, so that atoms that a centring made equal may part ways.
 """
@@ -23,7 +23,8 @@ from oracles.symmetric_cell import SymmetricCell
 if TYPE_CHECKING:
     from oracles.potentials import Potential
 
-HARDLY = 0.1  # of the shake: a walk from the start is stirred only so much
+CAUTIOUS = {"first_step": 0.05, "longest_step": 0.2}  # Å: walks from the start, which may be far from rest
+HARDLY = 0.03  # of the shake: a start has forces of its own
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def free(
     Args:
         relaxed: how the relaxations with symmetry ended. starts: where they began.
         potential, relaxation: as in :func:`oracles.relaxation.relax`.
-        settings: how far to stir, and how many walks to make.
+        settings: how far to stir, and which walks to make.
         generators: one per crystal, so that none depends on its neighbours.
 
     Returns:
@@ -71,17 +72,17 @@ def free(
     tasks = [(index, end) for index, ends in enumerate(kept) for end in _distinct(ends, settings.tolerance)]
     cells = [stirred(conventional(end.cell), generators[index], settings.shake) for index, end in tasks]
     walks: list[list[Relaxed]] = [[] for _ in relaxed]
-    leaving: dict[int, SymmetricCell] = {}
+    left = set()
     for (index, end), one in zip(tasks, relax_all(cells, potential, relaxation), strict=True):
         walks[index].append(one)
-        if not (one.outcome == end.outcome == "converged" and end.energy_per_atom - one.energy_per_atom <= settings.tolerance):
-            leaving[index] = end.cell
-    second = [(index, starts[index], HARDLY * settings.shake) for index in leaving]
-    second += [(index, end, settings.shake) for index, end in leaving.items() for _ in range(settings.walks)]
-    cells = [stirred(conventional(cell), generators[index], amplitude) for index, cell, amplitude in second]
-    for (index, _, _), one in zip(second, relax_all(cells, potential, relaxation), strict=True):
-        walks[index].append(one)
-    return [_lowest(ends, others, index in leaving) for index, (ends, others) in enumerate(zip(kept, walks, strict=True))]
+        if end.outcome == one.outcome == "converged" and end.energy_per_atom - one.energy_per_atom > settings.tolerance:
+            left.add(index)
+    if settings.from_start:
+        pairs = zip(starts, generators, strict=True)
+        cells = [stirred(conventional(start), generator, HARDLY * settings.shake) for start, generator in pairs]
+        for others, one in zip(walks, relax_all(cells, potential, relaxation.model_copy(update=CAUTIOUS)), strict=True):
+            others.append(one)
+    return [_lowest(ends, others, index in left) for index, (ends, others) in enumerate(zip(kept, walks, strict=True))]
 
 
 def _distinct(ends: Sequence[Relaxed], tolerance: float) -> list[Relaxed]:

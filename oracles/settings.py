@@ -45,8 +45,8 @@ class FreeingSettings(Settings):
 
     gentle_steps: int = Field(default=60, ge=0, description="a second walk with symmetry begins with so many evaluations of FIRE; 0: none")
     shake: float = Field(default=0.03, gt=0, description="displacement along each axis before a walk without symmetry, Å")
-    walks: int = Field(default=1, ge=0, description="walks of a crystal that leaves, besides the one from its start and the one that left")
-    tolerance: float = Field(default=0.001, ge=0, description="a walk that ends so much lower has left, eV/atom")
+    from_start: bool = Field(default=True, description="also walk from the start without symmetry")
+    tolerance: float = Field(default=0.001, ge=0, description="energies this close are one valley, eV/atom")
 
 
 class Heat(Settings):
