@@ -61,10 +61,14 @@ class Trunk(nn.Module):
             numbers[:, 2 * self.elements :] = points
         return numbers
 
-    def forward(self, symmetry: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
-        """Features of states: rows of the embedding table ``(n, 3)`` (see :func:`symmetry_rows`) and their description."""
-        features = functional.embedding_bag(torch.from_numpy(symmetry), self.symmetry.weight, mode="sum")
-        features = features + functional.linear(torch.from_numpy(numbers), self.numbers.weight, self.numbers.bias)
+    def embed(self, symmetry: np.ndarray) -> torch.Tensor:
+        """``(n, hidden units)``: the part of the first layer that the symmetry decides, from rows ``(n, 3)`` of the embedding table (see
+        :func:`symmetry_rows`)."""
+        return functional.embedding_bag(torch.from_numpy(symmetry), self.symmetry.weight, mode="sum")
+
+    def forward(self, embedded: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+        """Features of states from their embedded symmetry and their description."""
+        features = embedded + functional.linear(torch.from_numpy(numbers), self.numbers.weight, self.numbers.bias)
         for layer in self.hidden:
             features = layer(functional.leaky_relu(features))
         return functional.leaky_relu(features)
@@ -133,7 +137,7 @@ class Policy(nn.Module):
     def backward_outputs(self, symmetry: np.ndarray, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Raw parameters and logits of the backward policy of the lattice; constants where it is uniform."""
         if self.settings.backward == "learned":
-            return self.backward_head(self.backward_trunk(symmetry, numbers))
+            return self.backward_head(self.backward_trunk(self.backward_trunk.embed(symmetry), numbers))
         raw = torch.zeros(len(symmetry), DIMENSIONS, self.settings.mixture_components, 3)
         raw[..., 0:2] = UNIFORM_RAW
         return raw, torch.zeros(len(symmetry))

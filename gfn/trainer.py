@@ -42,12 +42,11 @@ class Trainer:
         self._weights = weights
         self.optimiser = torch.optim.Adam(
             [
-                {"params": weights, "lr": settings.learning_rate},
-                {"params": [self.policy.log_z_weights], "lr": settings.learning_rate_log_z},
+                {"params": weights, "initial_lr": settings.learning_rate},
+                {"params": [self.policy.log_z_weights], "initial_lr": settings.learning_rate_log_z},
             ],
             fused=True,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, settings.learning_rate_factor)
         self.replay = ReplayBuffer(settings.replay_capacity, settings.replay_distance, len(environment.elements))
         self.iteration = 0
         self.history: list[dict[str, float]] = []
@@ -104,14 +103,15 @@ class Trainer:
             fresh = slice(0, self.settings.batch_size)
             self.replay.add(trajectories.groups[fresh], trajectories.counts[fresh], trajectories.cube[fresh], rewards.numpy()[fresh])
         residuals = loss(self.environment, self.policy, trajectories, rewards / self.settings.temperature)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.policy.zero_grad(set_to_none=True)
         mean = residuals.mean()
         mean.backward()
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
         if norm > self.settings.gradient_clipping:  # tested first: scaling by 1 would cost a pass over all weights
             torch.nn.utils.clip_grads_with_norm_(self._weights, self.settings.gradient_clipping, norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * self.settings.learning_rate_factor(self.iteration)
         self.optimiser.step()
-        self.schedule.step()
         self.iteration += 1
         return {
             "iteration": self.iteration,
@@ -199,12 +199,7 @@ class Trainer:
         for name, tensor in tensors.items():
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimiser.state_dict()["param_groups"]
-        iteration = next((int(values["step"]) for values in state.values()), 0)
-        for group in groups:
-            group["lr"] = group["initial_lr"] * self.settings.learning_rate_factor(iteration)
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.schedule.last_epoch = iteration
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -119,7 +119,7 @@ def _sample_groups(
 ) -> np.ndarray:
     space = environment.space_group
     rows = symmetry_rows(space.system, space.point)
-    features = policy.trunk(rows, policy.trunk.describe(np.zeros((len(rows), len(environment.elements)))))
+    features = policy.trunk(policy.trunk.embed(rows), policy.trunk.describe(np.zeros((len(rows), len(environment.elements)))))
     weights = torch.softmax(policy.symmetry_logits(features, space.allowed) / temperature, dim=1)
     if exploration:
         allowed = torch.from_numpy(space.allowed)
@@ -139,6 +139,7 @@ def _sample_compositions(
     space = environment.composition
     partial, rows = space.initial(groups), np.arange(len(groups))
     finished = np.zeros_like(partial.counts)
+    embedded = None if policy is None else policy.trunk.embed(ROWS_OF_GROUP[groups])
     steps: list[Choices] = []
     while len(rows):
         allowed = space.allowed(partial)
@@ -152,8 +153,8 @@ def _sample_compositions(
             counts, mask = partial.counts[several], allowed[several]
             uniform = np.full(len(several), policy is None)
             logits = np.zeros(mask.shape, dtype=np.float32)
-            if policy is not None:
-                features = policy.trunk(ROWS_OF_GROUP[groups[rows[several]]], policy.trunk.describe(counts))
+            if policy is not None and embedded is not None:
+                features = policy.trunk(embedded[torch.from_numpy(rows[several])], policy.trunk.describe(counts))
                 logits = policy.composition_logits(features).numpy()
                 uniform = random.random(len(several)) < exploration
             actions[several] = draw_actions(logits, mask, temperature, random.random(len(several)), uniform)
@@ -179,13 +180,13 @@ def _sample_lattices(
     n = len(groups)
     free = environment.lattice.free[SYSTEM_OF[groups]]
     least = policy.settings.minimum_increment
-    symmetry = ROWS_OF_GROUP[groups]
+    embedded = policy.trunk.embed(ROWS_OF_GROUP[groups])
     point, length, rows = np.zeros((n, 6)), np.zeros(n, dtype=np.int64), np.arange(n)
     points: list[np.ndarray] = []
     while len(rows):
         began = bool(points)
         here = np.concatenate([point[rows], np.full((len(rows), 1), float(began))], axis=1)
-        outputs = policy.lattice_head(policy.trunk(symmetry[rows], policy.trunk.describe(counts[rows], here)))
+        outputs = policy.lattice_head(policy.trunk(embedded[torch.from_numpy(rows)], policy.trunk.describe(counts[rows], here)))
         raw, logit = (out.numpy() for out in outputs)
         uniform = random.random(len(rows)) < exploration
         if began:

@@ -30,7 +30,9 @@ def loss(environment: CrystalEnvironment, policy: Policy, trajectories: Trajecto
 def log_discrete(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
     """``(n,)`` exact log-probability of space group and composition."""
     states = _discrete_states(environment, trajectories)
-    return _log_discrete(environment, policy, trajectories, states, policy.trunk(states.symmetry, policy.trunk.describe(states.counts)))
+    return _log_discrete(
+        environment, policy, trajectories, states, policy.trunk(policy.trunk.embed(states.symmetry), policy.trunk.describe(states.counts))
+    )
 
 
 def log_ratio(environment: CrystalEnvironment, policy: Policy, trajectories: Trajectories) -> torch.Tensor:
@@ -47,7 +49,7 @@ def log_ratio(environment: CrystalEnvironment, policy: Policy, trajectories: Tra
     symmetry = np.concatenate([discrete.symmetry, ROWS_OF_GROUP[groups[up.trajectory]]])
     points = np.concatenate([np.zeros((before, up.point.shape[1]), dtype=np.float32), up.point])
     numbers = policy.trunk.describe(np.concatenate([discrete.counts, counts[up.trajectory]]), points)
-    features = policy.trunk(symmetry, numbers)
+    features = policy.trunk(policy.trunk.embed(symmetry), numbers)
     total = _log_discrete(environment, policy, trajectories, discrete, features[:before])
     raw, logit = policy.lattice_head(features[before:])
     numbers = policy.backward_trunk.describe(counts[down.trajectory], down.point)
