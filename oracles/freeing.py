@@ -82,7 +82,8 @@ def free(
         cells = [stirred(conventional(start), generator, HARDLY * settings.shake) for start, generator in pairs]
         for others, one in zip(walks, relax_all(cells, potential, relaxation.model_copy(update=CAUTIOUS)), strict=True):
             others.append(one)
-    return [_lowest(ends, others, index in left) for index, (ends, others) in enumerate(zip(kept, walks, strict=True))]
+    tolerance = settings.tolerance
+    return [_lowest(ends, others, index in left, tolerance) for index, (ends, others) in enumerate(zip(kept, walks, strict=True))]
 
 
 def _distinct(ends: Sequence[Relaxed], tolerance: float) -> list[Relaxed]:
@@ -95,12 +96,15 @@ def _distinct(ends: Sequence[Relaxed], tolerance: float) -> list[Relaxed]:
     return chosen
 
 
-def _lowest(ends: Sequence[Relaxed], walks: Sequence[Relaxed], left: bool) -> Freed:
-    given = ends[0]
-    more = [*ends[1:], *walks]
+def _lowest(ends: Sequence[Relaxed], walks: Sequence[Relaxed], left: bool, tolerance: float) -> Freed:
+    """The lowest end with symmetry, unless a walk without ended lower than that by more than what noise can do."""
+    given, more = ends[0], [*ends[1:], *walks]
     evaluations = sum(one.evaluations for one in more)
-    arrived = [one for one in (given, *more) if one.outcome == "converged"]
-    best = min(arrived, key=lambda one: one.energy_per_atom, default=given)
+    arrived = [[one for one in some if one.outcome == "converged"] for some in (ends, walks)]
+    symmetric, free_ones = (min(some, key=lambda one: one.energy_per_atom, default=None) for some in arrived)
+    best = symmetric or free_ones or given
+    if symmetric and free_ones and symmetric.energy_per_atom - free_ones.energy_per_atom > tolerance:
+        best = free_ones
     if best is given:
         return Freed(given, 0.0, left, len(more), evaluations)
     gain = given.energy_per_atom - best.energy_per_atom if given.outcome == "converged" else None
