@@ -201,10 +201,18 @@ def _inside(sums, window):
 def _settled(tables, element, number, sums, window):
     """Whether no bound on a quantity can bind any more, whatever elements of at least that place follow."""
     for quantity in range(sums.shape[0]):
-        rest = tables.rest[element, number, quantity]
-        if sums[quantity] + rest[0] < window[quantity, 0] or sums[quantity] + rest[1] > window[quantity, 1]:
+        if sums[quantity] + tables.rest[element, number, quantity, 0] < window[quantity, 0]:
+            return False
+        if sums[quantity] + tables.rest[element, number, quantity, 1] > window[quantity, 1]:
             return False
     return True
+
+
+@njit(cache=True)
+def _add(tables, element, count, sums, out):
+    """The quantities after adding ``count`` atoms of an element, into ``out``; without the temporary arrays of a vector expression."""
+    for quantity in range(sums.shape[0]):
+        out[quantity] = sums[quantity] + count * tables.weight[element, quantity]
 
 
 NO, YES, TRY = 0, 1, 2
@@ -290,7 +298,7 @@ def _finishable(tables, goals, entries, bounds, element, combination, frame, wor
             continue
         advance(states[level], tables, here, count, tables.number[at] == 0, after)
         left = spent[level] * tables.expansion[here, count]
-        added[:] = reached[level] + count * tables.weight[here]
+        _add(tables, here, count, reached[level], added)
         _drop_expanded(after, tables, left)
         verdict = _verdict(tables, goals, bounds, here + 1, chosen, following, after, added, plain_only, window)
         if verdict == YES:
@@ -319,11 +327,11 @@ def allowed_actions(tables, goals, entries, bounds, last, frame, combination, wo
         states[:] = words[row]
         previous, alive, here = last[row], combination[row], frame[row]
         first = tables.number[here] == 0
-        window, further = windows[row], min(tables.number[here] + 1, tables.rest.shape[1] - 1)
+        window, here_sums, further = windows[row], sums[row], min(tables.number[here] + 1, tables.rest.shape[1] - 1)
         stop = False
         for index in range(states.shape[0]):
             stop = stop or (states[index] & tables.accepted[here, index]) != 0
-        stop = stop and _inside(sums[row], window)
+        stop = stop and _inside(here_sums, window)
         tie_of, ended = tables.tie[previous] if previous >= 0 else -1, False
         for element in range(previous + 1, elements):
             tie = tables.tie[element]
@@ -337,7 +345,7 @@ def allowed_actions(tables, goals, entries, bounds, last, frame, combination, wo
                     continue
                 count = tables.step_count[step]
                 following = tables.next_frame[here, count]
-                added[:] = sums[row] + count * tables.weight[element]
+                _add(tables, element, count, here_sums, added)
                 if products.shape[1] > 1 or not _settled(tables, element + 1, further, added, window):
                     advance(states, tables, element, count, first, after)
                     spent = products[row] * tables.expansion[element, count]
@@ -380,7 +388,7 @@ def apply_actions(tables, actions, last, frame, combination, words, sums, produc
         advance(states, tables, element, count, tables.number[frame[row]] == 0, words[row])
         products[row] *= tables.expansion[element, count]
         _drop_expanded(words[row], tables, products[row])
-        sums[row] += count * tables.weight[element]
+        _add(tables, element, count, sums[row], sums[row])
         for skipped in range(last[row] + 1, element):
             combination[row] = tables.combination_skip[combination[row], skipped]
         combination[row] = tables.combination_choose[combination[row], element]
