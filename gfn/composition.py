@@ -31,6 +31,9 @@ from gfn.frames import Frames
 from gfn.lattice import LatticeSpace
 from gfn.space_group import SYSTEM_OF
 
+LARGEST_BOUNDS = 2e9
+"""Bytes that the tables of bounds may take."""
+
 
 class Tables(NamedTuple):
     """The composition automaton as arrays, for the compiled kernels. ``element`` is the place in the order of electronegativity."""
@@ -122,7 +125,12 @@ class CompositionSpace:
         self.goals = np.zeros(shape, dtype=np.uint64)
         self.entries = np.zeros((len(order), len(combination_skip), len(self.tables.step_count), len(self.start)), dtype=np.uint64)
         lookahead.build_goals(self.tables, self.goals, self.entries)
-        self.bounds = np.zeros((bound_of.max() + 1, *self.goals.shape[:3], 64 * self.goals.shape[3]), dtype=np.float32)
+        tables = int(bound_of.max()) + 1
+        size = (tables, *self.goals.shape[:3], 64 * self.goals.shape[3])
+        if 4 * np.prod(size, dtype=float) > LARGEST_BOUNDS:  # trial alone, without tables, is as exact, and slower
+            bound_of[:] = -1
+            size = (0, *size[1:])
+        self.bounds = np.zeros(size, dtype=np.float32)
         for (quantity, side), table in np.ndenumerate(bound_of):
             if table >= 0:
                 lookahead.build_bound(self.tables, self.goals, self.bounds[table], quantity, -1.0 if side else 1.0)

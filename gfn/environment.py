@@ -83,7 +83,7 @@ def _explain(space: Space) -> str:
         "electronegativity": {"electronegativity": False},
         "number_of_elements": {"number_of_elements": (1, len(space.elements))},
         "atoms": {"atoms": (1, 10_000)},
-        "atoms_per_element and atoms_of": {"atoms_per_element": (1, 48), "atoms_of": {}},
+        "atoms_per_element and atoms_of": {"atoms_per_element": (1, 24), "atoms_of": {}},
         "required_elements": {"required_elements": ()},
         "excluded_combinations": {"excluded_combinations": ()},
         "lattice lengths": {"lattice": {"lengths": (1.0, 200.0)}},
