@@ -52,6 +52,7 @@ def prepare(campaign: Campaign, campaign_file: Path) -> tuple[CrystalEnvironment
     except (PotentialNotFound, PotentialRefused) as error:
         raise ConfigError(f"{campaign_file}: `oracles.potential`: {error}") from None
     _check_elements(campaign, campaign_file, loaded)
+    _check_targets(campaign, campaign_file, loaded)
     _check_hull(campaign, campaign_file, loaded)
     return environment, loaded.record
 
@@ -141,6 +142,20 @@ def _check_elements(campaign: Campaign, campaign_file: Path, potential: Potentia
     for who, symbols in unknown.items():
         if symbols:
             raise ConfigError(f"{campaign_file}: `space.elements`: {who} knows nothing of {', '.join(symbols)}\n  fix: leave them out")
+
+
+def _check_targets(campaign: Campaign, campaign_file: Path, potential: Potential) -> None:
+    from oracles.labelling import unavailable_properties
+
+    from .config import ConfigError
+
+    unavailable = unavailable_properties(campaign.oracles, potential)
+    for name in campaign.objective.properties:
+        if name in unavailable:
+            raise ConfigError(
+                f"{campaign_file}: `objective.targets.{name}`: no label can have it with the potential {potential.record.name}: "
+                f"{unavailable[name]}\n  fix: name another potential in `oracles.potential`, or leave the target out"
+            )
 
 
 def _check_hull(campaign: Campaign, campaign_file: Path, potential: Potential) -> None:

@@ -140,6 +140,14 @@ def test_help_and_a_wrong_campaign_are_answered_without_torch(tmp_path):
     assert " torch\n" not in done.stderr
 
 
+@pytest.mark.models
+def test_a_target_that_no_label_can_have_is_refused(tmp_path, models_folder):
+    done = _run(_campaign(tmp_path, oracles={"potential": "TensorNet-MatPES", "models": str(models_folder)}), "--dry-run")
+    assert done.returncode == 2
+    assert "no label can have it with the potential TensorNet-MatPES" in done.stderr
+    assert "fix: name another potential" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
