@@ -1,6 +1,6 @@
 """Overhead of the engines: 200 tasks of 10 ms through local workers, and through Slurm where there is one.
 
-    python benchmarks/engine_overhead.py [--tasks 200] [--engines local slurm] [--output FILE.json]
+    python -m benchmarks.engine_overhead [--tasks 200] [--engines local slurm] [--output FILE.json]
 
 Overhead per task is (wall time x workers - work) / tasks, so that waiting for a scheduler counts. The controller's memory is read
 after each label; growth is the difference between the last and the tenth.
