@@ -32,7 +32,10 @@ class Valences(NamedTuple):
 
 @cache
 def charges() -> torch.Tensor:
-    """``(104, 5)`` by atomic number: electronegativity (-1 for padding), anion, lowest, highest and usual cation charge."""
+    """``(104, 5)`` by atomic number: Pauling electronegativity (-1 for padding), anion, lowest, highest and usual cation charge.
+
+    Charges are in units of the elementary charge, from pymatgen's oxidation states (see :mod:`surrogates.tabulate`).
+    """
     names = ("electronegativity_pauling", "anion_charge", "lowest_cation_charge", "highest_cation_charge", "usual_cation_charge")
     rows = [[-1.0, 0.0, 0.0, 0.0, 0.0]]
     rows += [[float(facts[name] or 0.0) for name in names] for facts in element_facts().values()]
@@ -40,7 +43,7 @@ def charges() -> torch.Tensor:
 
 
 def valences(rows: Rows) -> Valences:
-    """Charges and imbalances of crystals.
+    """Charges and imbalances of crystals, in elementary charges (imbalances per atom). The rule is our own, described above.
 
     Returns:
         for every element: whether it is an anion (-1) or a cation (1; 0 in an elemental crystal), its usual charge, the charge it would
