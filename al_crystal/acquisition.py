@@ -125,8 +125,9 @@ def choose(
     """Pick up to ``size`` rows one after the other, each the best given those before it.
 
     A row is passed over when its reduced formula and space group were taken already, or when its chemical system, its space group
-    or one of its elements has had its share of the batch. ``taken`` are crystals that are in the batch already. Fewer are
-    returned when the rules leave no more.
+    or one of its elements has had its share of the batch. Where that leaves no row, each share is raised by itself once more, so that
+    a large batch or a narrow space is filled as evenly as it can be. ``taken`` are crystals that are in the batch already. Fewer are
+    returned only when every row was taken.
     """
     formulas = [(crystal.formula, crystal.space_group) for crystal in crystals]
     used = {(crystal.formula, crystal.space_group) for crystal in taken}
@@ -137,17 +138,23 @@ def choose(
     alone = _evaluate(acquisition, X, [])
     best_first = alone.argsort(descending=True, stable=True).tolist()
     picks: list[Pick] = []
-    for _ in range(size):
-        allowed = [
-            row
-            for row in best_first
-            if formulas[row] not in used
-            and systems[crystals[row].chemical_system] < settings.per_chemical_system
-            and groups[crystals[row].space_group] < settings.per_space_group
-            and all(elements[symbol] < settings.per_element for symbol in crystals[row].composition)
-        ][:SHORTLIST]
-        if not allowed:
+    times = 1
+
+    def has_room(crystal: Crystal) -> bool:
+        return (
+            systems[crystal.chemical_system] < times * settings.per_chemical_system
+            and groups[crystal.space_group] < times * settings.per_space_group
+            and all(elements[symbol] < times * settings.per_element for symbol in crystal.composition)
+        )
+
+    while len(picks) < size:
+        left = [row for row in best_first if formulas[row] not in used]
+        if not left:
             break
+        allowed = [row for row in left if has_room(crystals[row])][:SHORTLIST]
+        if not allowed:
+            times += 1
+            continue
         values = _evaluate(acquisition, X[allowed], picks) if picks else alone[allowed]
         best = int(values.argmax())
         row = allowed[best]

@@ -46,9 +46,9 @@ class SelectionSettings(_Section):
         description="what ranks the pool: expected_improvement, upper_confidence_bound or greedy (expected desirability)",
     )
     exploration: float = Field(1.0, ge=0, description="weight of the spread in upper_confidence_bound")
-    per_chemical_system: int = Field(2, ge=1, description="most crystals of one chemical system in a batch")
-    per_space_group: int = Field(3, ge=1, description="most crystals of one space group in a batch")
-    per_element: int = Field(5, ge=1, description="most crystals in a batch that contain the same element")
+    per_chemical_system: int = Field(2, ge=1, description="most crystals of one chemical system in a batch, as long as others are left")
+    per_space_group: int = Field(3, ge=1, description="most crystals of one space group in a batch, as long as others are left")
+    per_element: int = Field(5, ge=1, description="most crystals in a batch that contain the same element, as long as others are left")
     seed_crystals: Path | None = Field(None, description="table of crystals (parquet or csv) labelled in the first round, beside the batch")
 
 

@@ -74,11 +74,18 @@ def test_a_batch_keeps_the_rules_of_diversity(kind, seed):
     assert max(Counter(symbol for item in batch for symbol in item.composition).values()) <= 6
 
 
-def test_fewer_are_picked_when_the_rules_leave_no_more():
+def test_a_batch_is_filled_evenly_when_the_shares_leave_no_more():
+    beliefs, crystals = _pool(60)
+    settings = _settings(per_space_group=1, per_chemical_system=60, per_element=60)
+    cubic = [crystal.model_copy(update={"space_group": 221 + index % 3}) for index, crystal in enumerate(crystals)]
+    picks = choose(acquisition_function(settings, OBJECTIVE, beliefs, 0.0, 0), cubic, 9, settings)
+    assert set(Counter(cubic[pick.row].space_group for pick in picks).values()) == {3}
+
+
+def test_fewer_are_picked_only_when_every_crystal_was_taken():
     beliefs, crystals = _pool(5)
-    settings = _settings(per_space_group=1)
-    same = [crystal.model_copy(update={"space_group": 225}) for crystal in crystals]
-    assert len(choose(acquisition_function(settings, OBJECTIVE, beliefs, 0.0, 0), same, 5, settings)) == 1
+    different = len({(crystal.formula, crystal.space_group) for crystal in crystals})
+    assert len(choose(acquisition_function(_settings(), OBJECTIVE, beliefs, 0.0, 0), crystals, 9, _settings())) == different
 
 
 def test_a_twin_of_a_pending_pick_is_worth_less_than_an_independent_crystal():
