@@ -1,0 +1,82 @@
+"""What a campaign's surrogate learned: its error on what the sampler generated for it, round by round, and on real crystals kept apart.
+
+Usage: python -m benchmarks.surrogate_campaign runs/NAME [--data FOLDER --shift MODULE:FUNCTION] [--output FILE.json]
+
+The crystals of a round are those that the sampler, trained on the surrogate of that round, generated and the acquisition picked; their
+predictions were written to the history before they were labelled. Printed for each round: errors in the proposed cell (the label of
+the proposal, atoms at rest in it), against the energy after relaxation, of the gap; how much the relaxation changed the volume; with
+``--data`` the error of the same surrogate on 4,000 real crystals of folds 0-1. At the end each of these over that of the first round.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from al_crystal.history import read
+from benchmarks.surrogate_rounds import error, real_tables
+from surrogates.ensemble import Ensemble
+from surrogates.wrong_cells import load_function
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENERGY, GAP = "formation_energy_per_atom", "band_gap"
+
+
+def measured(picks: pd.DataFrame) -> dict[str, float]:
+    """Errors of the predictions made before labelling, on the ``ok`` labels of one round."""
+    cell = picks[f"predicted_{ENERGY}"] - picks[f"proposal_{ENERGY}"]
+    relaxed = picks[f"predicted_{ENERGY}"] - picks[f"labelled_{ENERGY}"]
+    gap = picks[f"predicted_{GAP}"] - picks[f"labelled_{GAP}"]
+    inside = cell.abs() <= 1.6449 * picks[f"predicted_{ENERGY}_std"]
+    return {
+        "n": len(picks),
+        "energy in the proposed cell": float(cell.abs().mean()),
+        "standard error": float(cell.abs().std(ddof=1) / np.sqrt(len(picks))),
+        "median": float(cell.abs().median()),
+        "bias": float(cell.mean()),
+        "within 90 %": float(inside.mean()),
+        "energy, relaxed": float(relaxed.abs().mean()),
+        "gap": float(gap.abs().mean()),
+        "log of the volume ratio": float(np.log(picks["relaxed_volume_per_atom"] / picks["volume_per_atom"]).mean()),
+    }
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="folder of a run")],
+    data: Annotated[Path | None, typer.Option(envvar="AL_CRYSTAL_DATA", help="development data, for the real crystals")] = None,
+    shift: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, as in surrogates.train")] = "benchmarks.surrogate_scale:shift",
+    output: Annotated[Path | None, typer.Option(help="write the numbers as JSON")] = None,
+) -> None:
+    """Print one line a round, and the ratios of the last to the first."""
+    import torch
+
+    torch.set_num_threads(1)
+    frame = read(run / "history.jsonl").to_frame()
+    frame = frame[(frame["arm"] == "gfn") & (frame["status"] == "ok")]
+    real = real_tables(data, load_function(shift) if shift else None) if data else []
+    rows = []
+    for number, picks in frame.groupby("round"):
+        row = {"round": float(number)} | measured(picks)
+        if real:
+            ensemble = Ensemble.load(run / f"round-{number:03d}" / "surrogate")
+            row |= {
+                f"real {name}": float(np.mean([error(ensemble, table, column) for table in real]))
+                for column, name in enumerate((ENERGY, GAP))
+            }
+        rows.append(row)
+        typer.echo("  ".join(f"{key} {value:.3f}".replace(".000", "") for key, value in row.items()))
+    first, last = rows[0], rows[-1]
+    ratios = {name: last[name] / first[name] for name in first if name.startswith(("energy", "gap", "median", "real"))}
+    typer.echo("last round over first: " + "  ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
+    if output:
+        output.write_text(json.dumps({"rounds": rows, "last over first": ratios}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
