@@ -3,7 +3,8 @@
 A crystal that was relaxed with its symmetry kept may sit on a saddle, from which only displacements of lower symmetry lead downhill.
 Stirred and relaxed without symmetry, a minimum comes back to itself and a saddle is left. Which valley a crystal ends in also depends on
 how it walks, and on where it loses its symmetry. So there are up to four more walks: one with symmetry that takes the gentle way from the
-same start, one from each distinct end with symmetry, stirred, and one from the start without symmetry. The lowest is kept.
+same start, one from each distinct end with symmetry, stirred, and one from the start without symmetry. The lowest is kept; a walk
+without symmetry that will hardly get below the lowest so far is given up.
 
 Walks without symmetry take place in the conventional cell, so that atoms that a centring made equal may part ways.
 """
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oracles.relaxation import Relaxed, conventional, relax_all, stirred
+from oracles.relaxation import Relaxed, relax_all
 from oracles.settings import FreeingSettings, RelaxationSettings
-from oracles.symmetric_cell import SymmetricCell
+from oracles.symmetric_cell import SymmetricCell, conventional, stirred
 
 if TYPE_CHECKING:
     from oracles.potentials import Potential
@@ -64,26 +65,33 @@ def free(
     Returns:
         one :class:`Freed` per crystal, never higher than the one given where that converged.
     """
-    kept = [[one] for one in relaxed]
+    ends = [[one] for one in relaxed]
     if settings.gentle_steps:
-        gentle = relax_all(starts, potential, relaxation.model_copy(update={"gentle_steps": settings.gentle_steps}))
-        for ends, one in zip(kept, gentle, strict=True):
-            ends.append(one)
-    tasks = [(index, end) for index, ends in enumerate(kept) for end in _distinct(ends, settings.tolerance)]
-    cells = [stirred(conventional(end.cell), generators[index], settings.shake) for index, end in tasks]
+        for own, gentle in zip(ends, relax_all(starts, potential, relaxation, gentle_steps=settings.gentle_steps), strict=True):
+            own.append(gentle)
     walks: list[list[Relaxed]] = [[] for _ in relaxed]
+
+    def lowest(index: int) -> float:
+        arrived = [one.energy_per_atom for one in ends[index] + walks[index] if one.outcome == "converged"]
+        return min(arrived, default=np.inf)
+
+    tasks = [(index, end) for index, own in enumerate(ends) for end in _distinct(own, settings.tolerance)]
+    cells = [stirred(conventional(end.cell), generators[index], settings.shake) for index, end in tasks]
     left = set()
-    for (index, end), one in zip(tasks, relax_all(cells, potential, relaxation), strict=True):
+    found = relax_all(cells, potential, relaxation, rivals=[lowest(index) for index, _ in tasks])
+    for (index, end), one in zip(tasks, found, strict=True):
         walks[index].append(one)
         if end.outcome == one.outcome == "converged" and end.energy_per_atom - one.energy_per_atom > settings.tolerance:
             left.add(index)
     if settings.from_start:
         pairs = zip(starts, generators, strict=True)
         cells = [stirred(conventional(start), generator, HARDLY * settings.shake) for start, generator in pairs]
-        for others, one in zip(walks, relax_all(cells, potential, relaxation.model_copy(update=CAUTIOUS)), strict=True):
+        cautious = relaxation.model_copy(update=CAUTIOUS)
+        found = relax_all(cells, potential, cautious, rivals=[lowest(index) for index in range(len(starts))])
+        for others, one in zip(walks, found, strict=True):
             others.append(one)
     tolerance = settings.tolerance
-    return [_lowest(ends, others, index in left, tolerance) for index, (ends, others) in enumerate(zip(kept, walks, strict=True))]
+    return [_lowest(own, others, index in left, tolerance) for index, (own, others) in enumerate(zip(ends, walks, strict=True))]
 
 
 def _distinct(ends: Sequence[Relaxed], tolerance: float) -> list[Relaxed]:

@@ -90,7 +90,12 @@ class Labeller:
         return label.model_copy(update={"cost": cost | label.cost, "provenance": self._provenance(attempt)})
 
     def _judge(self, crystal: Crystal, found: Sequence[Arrangement], potential: Potential, generator: np.random.Generator) -> Label:
-        """Choose the arrangement to keep, free its symmetry if asked, and state its properties."""
+        """Choose the arrangement to keep, free its symmetry if asked, and state its properties.
+
+        That a better arrangement may have been missed is part of the standard deviation of the formation energies.
+        """
+        from oracles.search import agreeing, search_error
+
         checks: dict[str, Any] = {
             "energies_per_atom": [round(one.relaxed.energy_per_atom, 5) for one in found],
             "outcomes": [one.relaxed.outcome for one in found],
@@ -100,6 +105,7 @@ class Labeller:
         checks |= {
             "ways": best.draft.assignment.label,
             "spread": round(float(np.ptp(energies)), 5) if energies else None,
+            "agreeing": agreeing(found),
             "lower_but_not_converged": found[0] is not best and found[0].relaxed.outcome == "not converged",
         }
         relaxed = best.relaxed
@@ -109,9 +115,10 @@ class Labeller:
             relaxed, more = self._free(relaxed, start, potential, generator, checks)
             evaluations += more
         label = self._state(crystal, relaxed, potential, checks)
-        update: dict[str, Any] = {"cost": {"energy_evaluations": float(evaluations)}}
+        missed = search_error(found, self.settings.search(self.record.name))
+        update: dict[str, Any] = {"cost": {"energy_evaluations": float(evaluations)}, "properties": _less_certain(label.properties, missed)}
         if label.status == "ok" and best.rest.outcome == "converged":
-            update["proposal_properties"] = self._at_rest(best.rest, potential)
+            update["proposal_properties"] = _less_certain(self._at_rest(best.rest, potential), missed)
         return label.model_copy(update=update)
 
     def _free(
@@ -217,6 +224,16 @@ class Labeller:
             "attempt": attempt,
             "symprec": self.settings.symprec,
         }
+
+
+def _less_certain(properties: dict[str, Value], error: float) -> dict[str, Value]:
+    """The properties with another, independent error (eV/atom) in the formation energy."""
+    name = "formation_energy_per_atom"
+    value = properties.get(name)
+    if value is None or value.standard_deviation is None:
+        return properties
+    deviation = float(np.hypot(value.standard_deviation, error))
+    return properties | {name: value.model_copy(update={"standard_deviation": deviation})}
 
 
 def unavailable_properties(settings: OracleSettings, potential: Potential) -> dict[str, str]:

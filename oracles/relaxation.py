@@ -13,14 +13,15 @@ point of a continuous function), and the reason says so. Guards end a walk that 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from oracles.settings import RelaxationSettings
-from oracles.symmetric_cell import SymmetricCell
+from oracles.symmetric_cell import SymmetricCell, conventional
 
 if TYPE_CHECKING:
     from oracles.potentials import Potential
@@ -29,8 +30,9 @@ GPA = 160.21766208  # GPa in one eV/Å3
 ATOMIC_STIFFNESS = 12.0  # eV/Å2, curvature assumed before any is known
 ELASTIC_STIFFNESS = 0.6  # eV/Å3 (100 GPa)
 GENTLE_STEP = 0.05  # Å, first step after a descent
-STRAIN_LENGTH = 4.0  # Å that a strain of 1 is worth when a crystal is stirred
 ENERGY_NOISE = 2e-6  # of |energy|: float32 sums
+LOOK_BACK, EARLIEST = 10, 20  # evaluations: a walk is compared with its rival by what the last ones gained, and not before
+HOPELESS, CLOSE = 3.0, 0.005  # times that gain; eV/atom within which no rival is out of reach
 
 Outcome = Literal["converged", "not converged", "unphysical"]
 
@@ -62,10 +64,22 @@ class Relaxed:
         return self.energy / self.cell.number_of_atoms
 
 
-def relax(cells: Iterable[SymmetricCell], potential: Potential, settings: RelaxationSettings) -> Iterator[Relaxed]:
+def relax(
+    cells: Iterable[SymmetricCell],
+    potential: Potential,
+    settings: RelaxationSettings,
+    *,
+    gentle_steps: int = 0,
+    rivals: Sequence[float] | None = None,
+) -> Iterator[Relaxed]:
     """Relax any number of crystals, yielding each as it ends, in the order in which they end.
 
-    ``settings.batch_atoms`` representative atoms are evaluated together; a cell with ``fixed_cell`` keeps its lattice.
+    Args:
+        cells: where to start; one with ``fixed_cell`` keeps its lattice.
+        potential: evaluates ``settings.batch_atoms`` representative atoms together.
+        settings: when a walk has arrived, when it has gone wrong, and how it walks.
+        gentle_steps: evaluations of inertial descent that every walk begins with (see :class:`GentleWalk`).
+        rivals: for each cell an energy in eV/atom; a walk that will hardly get below its own is given up, *not converged*.
     """
     waiting = enumerate(cells)
     walks: list[Walk] = []
@@ -76,7 +90,8 @@ def relax(cells: Iterable[SymmetricCell], potential: Potential, settings: Relaxa
             if following is None:
                 exhausted = True
             else:
-                walks.append((GentleWalk if settings.gentle_steps else Walk)(*following, settings))
+                rival = np.inf if rivals is None else rivals[following[0]]
+                walks.append(GentleWalk(*following, settings, rival, gentle_steps) if gentle_steps else Walk(*following, settings, rival))
         if not walks:
             return
         _evaluate(walks, potential)
@@ -104,17 +119,25 @@ def _evaluate(walks: Sequence[Walk], potential: Potential) -> None:
         walk.receive(float(energy), forces, stress)
 
 
-def relax_all(cells: Sequence[SymmetricCell], potential: Potential, settings: RelaxationSettings) -> list[Relaxed]:
+def relax_all(
+    cells: Sequence[SymmetricCell],
+    potential: Potential,
+    settings: RelaxationSettings,
+    *,
+    gentle_steps: int = 0,
+    rivals: Sequence[float] | None = None,
+) -> list[Relaxed]:
     """As :func:`relax`, in the order of the input."""
-    return sorted(relax(cells, potential, settings), key=lambda one: one.index)
+    return sorted(relax(cells, potential, settings, gentle_steps=gentle_steps, rivals=rivals), key=lambda one: one.index)
 
 
 class Walk:
     """One crystal on its way: where it stands, where it tries to go, and what it has learned of the curvature."""
 
-    def __init__(self, index: int, cell: SymmetricCell, settings: RelaxationSettings) -> None:
-        """Start at ``cell``; the first trial is the starting point itself."""
-        self.index, self.settings = index, settings
+    def __init__(self, index: int, cell: SymmetricCell, settings: RelaxationSettings, rival: float = np.inf) -> None:
+        """Start at ``cell``; the first trial is the starting point itself. ``rival``: eV/atom, see :func:`relax`."""
+        self.index, self.settings, self.rival = index, settings, rival
+        self.lately: deque[float] = deque(maxlen=LOOK_BACK + 1)  # eV/atom at the standing points
         self.start_volume = cell.volume
         self.outcome: Outcome | None = None
         self.reason = ""
@@ -164,8 +187,16 @@ class Walk:
                     self.radius = min(1.8 * self.radius, self.settings.longest_step)
                 self._accept(energy, gradient, forces, stress)
         self._guard()
+        self._compare()
         if self.outcome is None:
             self._propose()
+
+    def _compare(self) -> None:
+        """Give up where the rival is further below than a few times what the last evaluations gained."""
+        self.lately.append(self.energy / self.cell.number_of_atoms)
+        above = self.lately[-1] - self.rival
+        if self.outcome is None and self.evaluations >= EARLIEST and above > max(CLOSE, HOPELESS * (self.lately[0] - self.lately[-1])):
+            self._end("not converged", f"given up after {self.evaluations} steps, {above:.3f} eV/atom above the lowest walk")
 
     def _look_for_kink(self, gradient: np.ndarray, forces: np.ndarray, stress: np.ndarray) -> None:
         """Converged if between the standing point and the trial right beside it the derivatives pass through zero."""
@@ -283,9 +314,10 @@ class GentleWalk(Walk):
     cell; a strain counts as long as there are atoms in it (in Å), so that atoms move before the cell does.
     """
 
-    def __init__(self, index: int, cell: SymmetricCell, settings: RelaxationSettings) -> None:
-        """As :class:`Walk`; ``settings.gentle_steps`` evaluations go to the descent."""
-        super().__init__(index, cell, settings)
+    def __init__(self, index: int, cell: SymmetricCell, settings: RelaxationSettings, rival: float, steps: int) -> None:
+        """As :class:`Walk`; the first ``steps`` evaluations go to the descent, and no rival ends that."""
+        super().__init__(index, cell, settings, rival)
+        self.steps = steps
         copies = conventional(cell).number_of_atoms / cell.number_of_atoms
         self.scale = np.sqrt(copies)  # coordinates of the conventional cell over those of this one
         self.strain_scale = cell.number_of_atoms * self.scale
@@ -305,7 +337,7 @@ class GentleWalk(Walk):
         if first:
             self._guard_start()
         self._guard()
-        if self.outcome is None and self.evaluations >= self.settings.gentle_steps:
+        if self.outcome is None and self.evaluations >= self.steps:
             self.descending = False
             self.settings = self.settings.model_copy(update={"longest_step": 2 * GENTLE_STEP})
             self._stand_at(self.cell)
@@ -333,32 +365,6 @@ class GentleWalk(Walk):
         step = self.interval * self.velocity
         self.step = step * min(1.0, 0.2 / max(float(np.linalg.norm(step)), 1e-12)) / self.scale
         self.trial = self.stepped(self.step)
-
-
-def conventional(cell: SymmetricCell) -> SymmetricCell:
-    """The conventional cell that spglib finds, without symmetry; the cell itself, likewise, where it finds none."""
-    import spglib
-
-    arrays: Any = cell.to_arrays()
-    try:
-        found: Any = spglib.standardize_cell(arrays, to_primitive=False, no_idealize=False, symprec=0.01)
-    except spglib.SpglibError:
-        found = None
-    if found is None:
-        return cell.without_symmetry()
-    return SymmetricCell.from_arrays(*found, symprec=None, fixed_cell=cell.fixed_cell)
-
-
-def stirred(cell: SymmetricCell, generator: np.random.Generator, amplitude: float) -> SymmetricCell:
-    """The crystal with its symmetry forgotten and disturbed, so that it can leave a saddle point.
-
-    Its atoms are moved by up to ``amplitude`` Å along each axis, its cell strained by up to ``amplitude`` / 4 Å.
-    """
-    free = cell.without_symmetry()
-    strain = generator.uniform(-amplitude, amplitude, size=(3, 3)) / STRAIN_LENGTH
-    lattice = free.lattice @ (np.eye(3) + (strain + strain.T) / 2)
-    moves = generator.uniform(-amplitude, amplitude, size=free.positions.shape)
-    return replace(free, lattice=lattice, positions=free.positions + moves @ np.linalg.inv(lattice))
 
 
 def _atom_basis(cell: SymmetricCell) -> np.ndarray:

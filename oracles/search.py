@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from oracles.potentials import Potential
 
 
+AGREEING = 0.005  # eV/atom
+SEARCH_ERROR = {1: 0.08, 2: 0.04}  # eV/atom by arrangements that agree on the lowest: benchmarks/oracle_positions.py, 100 crystals
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """One arrangement that came through the race.
@@ -86,3 +90,18 @@ def _distinct(runners: list[tuple[Draft, Walk]]) -> list[tuple[Draft, Walk]]:
         ):
             kept.append((draft, walk))
     return kept
+
+
+def agreeing(found: Sequence[Arrangement]) -> int:
+    """How many of the arrangements relaxed to the lowest energy, within :data:`AGREEING`; 0 where none converged."""
+    energies = [one.relaxed.energy_per_atom for one in found if one.relaxed.outcome == "converged"]
+    return sum(energy - min(energies) <= AGREEING for energy in energies)
+
+
+def search_error(found: Sequence[Arrangement], positions: PositionSettings) -> float:
+    """How far, in eV/atom, the lowest arrangement found lies above the best there is: root mean square over known crystals.
+
+    A lowest energy that several arrangements reached is the best one; one that a single arrangement reached may not be. Where fewer
+    arrangements came through the race than were to be relaxed there are no others, and the error is 0.
+    """
+    return 0.0 if len(found) < positions.relaxed else SEARCH_ERROR.get(agreeing(found), 0.0)

@@ -36,7 +36,6 @@ class RelaxationSettings(Settings):
     kink: float = Field(default=0.0, ge=0, description="steps up to this long may end in a kink of the potential, Å (0: never; try 0.002)")
     patience: int = Field(default=40, ge=1, description="a walk ends after so many evaluations without a lower energy")
     softest: float = Field(default=0.3, gt=0, description="least curvature assumed along any coordinate, eV/Å2")
-    gentle_steps: int = Field(default=0, ge=0, description="evaluations of inertial descent (FIRE) that a walk begins with")
     batch_atoms: int = Field(default=64, ge=1, description="representative atoms evaluated in one batch")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SYMPREC = 1e-3
 """Å; structures built from Wyckoff positions are exact to far less than this."""
+STRAIN_LENGTH = 4.0  # Å that a strain of 1 is worth when a crystal is stirred
 
 
 @dataclass(frozen=True)
@@ -187,3 +188,29 @@ class SymmetricCell:
         """The part of Cartesian forces on the representatives ``(orbits, 3)`` that their site symmetry allows."""
         inverse = np.linalg.inv(self.lattice)
         return np.einsum("oij,oj->oi", self.site_projectors, forces @ inverse) @ self.lattice
+
+
+def conventional(cell: SymmetricCell) -> SymmetricCell:
+    """The conventional cell that spglib finds, without symmetry; the cell itself, likewise, where it finds none."""
+    import spglib
+
+    arrays: Any = cell.to_arrays()
+    try:
+        found: Any = spglib.standardize_cell(arrays, to_primitive=False, no_idealize=False, symprec=0.01)
+    except spglib.SpglibError:
+        found = None
+    if found is None:
+        return cell.without_symmetry()
+    return SymmetricCell.from_arrays(*found, symprec=None, fixed_cell=cell.fixed_cell)
+
+
+def stirred(cell: SymmetricCell, generator: np.random.Generator, amplitude: float) -> SymmetricCell:
+    """The crystal with its symmetry forgotten and disturbed, so that it can leave a saddle point.
+
+    Its atoms are moved by up to ``amplitude`` Å along each axis, its cell strained by up to ``amplitude`` / 4 Å.
+    """
+    free = cell.without_symmetry()
+    strain = generator.uniform(-amplitude, amplitude, size=(3, 3)) / STRAIN_LENGTH
+    lattice = free.lattice @ (np.eye(3) + (strain + strain.T) / 2)
+    moves = generator.uniform(-amplitude, amplitude, size=free.positions.shape)
+    return replace(free, lattice=lattice, positions=free.positions + moves @ np.linalg.inv(lattice))

@@ -6,10 +6,10 @@ from pymatgen.core import Lattice, Structure
 
 from al_crystal.seeds import rng
 from oracles.freeing import free
-from oracles.relaxation import conventional, relax_all, stirred
+from oracles.relaxation import relax_all
 from oracles.self_test import reference_structure
 from oracles.settings import FreeingSettings, RelaxationSettings
-from oracles.symmetric_cell import SymmetricCell
+from oracles.symmetric_cell import SymmetricCell, conventional, stirred
 
 RELAXATION = RelaxationSettings()
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from al_crystal.crystal import Crystal, Label
+from al_crystal.crystal import Crystal, Label, Value
 from oracles.density import Density
 from oracles.labelling import Labeller, crystal_of, unavailable_properties
 from oracles.potentials import load, resolve
@@ -34,6 +34,7 @@ def test_an_ok_label_says_everything(labeller):
     assert label.relaxed.volume_per_atom == pytest.approx(label.properties["volume_per_atom"].value, rel=1e-4)
     assert label.structure.to_pymatgen().composition.reduced_formula == "CuAu"
     assert len(label.checks["energies_per_atom"]) == len(label.checks["outcomes"])
+    assert 1 <= label.checks["agreeing"] <= len(label.checks["outcomes"])
     assert label.cost["energy_evaluations"] > 2
     assert label.provenance["potential"]["sha256"] == labeller.record.sha256
     assert Label.model_validate_json(label.model_dump_json()) == label
@@ -76,6 +77,26 @@ def test_what_no_label_will_have_is_known_before(labeller, emt):
     missing = unavailable_properties(OracleSettings(potential=EMT), emt)
     assert set(missing) == {"formation_energy_per_atom", "band_gap"}
     assert unavailable_properties(SETTINGS, emt) == {}
+
+
+def test_a_lowest_energy_that_only_one_arrangement_reached_is_less_certain():
+    from types import SimpleNamespace
+
+    from oracles.labelling import _less_certain
+    from oracles.search import SEARCH_ERROR, agreeing, search_error
+
+    def found(*energies, outcome="converged"):
+        return [SimpleNamespace(relaxed=SimpleNamespace(energy_per_atom=energy, outcome=outcome)) for energy in energies]
+
+    three = PositionSettings(relaxed=3)
+    alone, two, all_three = found(-2.0, -1.9, -1.0), found(-2.0, -1.997, -1.9), found(-2.0, -2.0, -1.999)
+    assert [agreeing(one) for one in (alone, two, all_three, found(-2.0, outcome="unphysical"))] == [1, 2, 3, 0]
+    assert [search_error(one, three) for one in (alone, two, all_three)] == [SEARCH_ERROR[1], SEARCH_ERROR[2], 0.0]
+    assert search_error(alone, PositionSettings(relaxed=4)) == 0.0  # there were no other arrangements
+    value = Value(value=-1.0, level_of_theory="any", standard_deviation=0.04)
+    wider = _less_certain({"formation_energy_per_atom": value, "density": value}, 0.03)
+    assert wider["formation_energy_per_atom"].standard_deviation == pytest.approx(0.05)
+    assert wider["density"] == value
 
 
 def test_freed_symmetry_never_ends_higher(labeller):

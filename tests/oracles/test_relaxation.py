@@ -5,10 +5,10 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from oracles.potentials import EnergiesForcesStresses, Potential, PotentialRecord
-from oracles.relaxation import Walk, relax, relax_all, stirred
+from oracles.relaxation import Walk, relax, relax_all
 from oracles.self_test import reference_structure
 from oracles.settings import RelaxationSettings
-from oracles.symmetric_cell import SymmetricCell
+from oracles.symmetric_cell import SymmetricCell, stirred
 
 SETTINGS = RelaxationSettings()
 
@@ -68,10 +68,10 @@ def test_the_gentle_way_is_that_of_fire_in_ase(emt):
         atoms = AseAtomsAdaptor.get_atoms(start)
         atoms.calc = EMT()
         FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=steps)
-        found = relax_all([cell], emt, RelaxationSettings(gentle_steps=40, max_steps=steps + 1, fmax=1e-4))[0]
+        found = relax_all([cell], emt, RelaxationSettings(max_steps=steps + 1, fmax=1e-4), gentle_steps=40)[0]
         assert found.energy_per_atom == pytest.approx(atoms.get_potential_energy() / len(atoms), abs=close)
         assert found.cell.volume * 2 == pytest.approx(atoms.get_volume(), rel=close)
-    gentle = relax_all([cell], emt, RelaxationSettings(gentle_steps=15, fmax=0.005, max_stress=0.02))[0]
+    gentle = relax_all([cell], emt, RelaxationSettings(fmax=0.005, max_stress=0.02), gentle_steps=15)[0]
     quick = relax_all([cell], emt, RelaxationSettings(fmax=0.005, max_stress=0.02))[0]
     assert gentle.outcome == quick.outcome == "converged"
     assert gentle.energy_per_atom == pytest.approx(quick.energy_per_atom, abs=1e-3)
@@ -152,6 +152,20 @@ def test_not_converged_is_said_so(emt):
     assert (found.outcome, found.evaluations) == ("not converged", 3)
     assert "after 3 steps force" in found.reason
     assert not np.allclose(found.cell.lattice, SymmetricCell.from_structure(alloy()).lattice)  # the last state is kept
+
+
+def test_a_walk_that_will_not_get_below_its_rival_is_given_up(emt):
+    """Against a rival far below it ends early; against one above, or one that it will pass, it ends where it would have ended."""
+    cells = [SymmetricCell.from_structure(alloy()).without_symmetry()] * 4
+    strict = RelaxationSettings(fmax=1e-3, max_stress=1e-3)
+    alone = relax_all(cells[:1], emt, strict)[0]
+    assert alone.outcome == "converged"
+    assert alone.evaluations > 21
+    lowest = alone.energy_per_atom
+    beaten, close, behind, free = relax_all(cells, emt, strict, rivals=[lowest - 1.0, lowest - 0.004, lowest + 0.1, np.inf])
+    assert beaten.outcome == "not converged"
+    assert "given up after 20 steps" in beaten.reason
+    assert [one.energy for one in (close, behind, free)] == [alone.energy] * 3
 
 
 def test_a_minimum_in_a_kink_is_found_and_named():
