@@ -18,6 +18,8 @@ def main(
     output: Annotated[Path | None, typer.Option(help="write the labels here, one JSON object a line")] = None,
     potential: Annotated[str, typer.Option(help="auto, M3GNet, CHGNet, TensorNet-MatPES or module:callable of an ASE calculator")] = "auto",
     models: Annotated[Path | None, typer.Option(help="folder with matgl weights; default $AL_CRYSTAL_MODELS")] = None,
+    second_potential: Annotated[str | None, typer.Option(help="a potential whose opinion is recorded among the checks")] = None,
+    symmetry: Annotated[str, typer.Option(help="kept, or freed: let go and relaxed again without it")] = "kept",
     search: Annotated[bool, typer.Option(help="forget the atoms of a structure and search them anew in its cell and group")] = False,
     workers: Annotated[int, typer.Option(min=0, help="worker processes for a table; 0 labels in this process")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="seed of the search")] = 0,
@@ -29,8 +31,12 @@ def main(
 
     if not file.is_file():
         _stop(f"{file}: no such file")
-    settings = OracleSettings(potential=potential, models=models)
+    if symmetry not in ("kept", "freed"):
+        _stop(f"--symmetry {symmetry}: not known; allowed: kept, freed")
+    settings = OracleSettings(potential=potential, models=models, second_potential=second_potential, symmetry=symmetry)
     try:
+        if second_potential is not None:
+            load(resolve(second_potential, models))
         record = load(resolve(potential, models)).record
     except (PotentialNotFound, PotentialRefused) as error:
         _stop(str(error))

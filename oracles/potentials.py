@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,9 +201,11 @@ def _resolve_calculator(name: str) -> PotentialRecord:
     )
 
 
-@cache
+_loaded: dict[PotentialRecord, Potential] = {}
+
+
 def load(record: PotentialRecord) -> Potential:
-    """Build a resolved potential and test it on reference crystals; once per process and record.
+    """Build a resolved potential and test it on reference crystals; once per process, by the record asked for or the one it came with.
 
     The record of the returned potential states the aggregation that the self-test found.
 
@@ -213,4 +214,7 @@ def load(record: PotentialRecord) -> Potential:
     """
     from oracles.self_test import admit
 
-    return admit(record)
+    if record not in _loaded:
+        potential = admit(record)
+        _loaded[record] = _loaded[potential.record] = potential
+    return _loaded[record]

@@ -27,6 +27,21 @@ def test_labels_a_cif_where_its_atoms_are(tmp_path):
     assert label.relaxed.space_group == 225
 
 
+def test_symmetry_freed_and_a_second_opinion(tmp_path):
+    file, output = tmp_path / "copper.cif", tmp_path / "labels.jsonl"
+    Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.7), ["Cu"], [[0, 0, 0]]).to(filename=str(file))
+    result = run(str(file), "--symmetry", "freed", "--second-potential", EMT, "--output", str(output))
+    assert result.exit_code == 0, result.output
+    checks = Label.model_validate_json(output.read_text()).checks
+    assert checks["freed"]["left"] is False
+    assert checks["second_potential"]["level_of_theory"] == EMT
+    assert checks["second_potential"]["max_force"] <= 0.05
+    for option, value in (("--symmetry", "broken"), ("--second-potential", "no_such")):
+        refused = run(str(file), option, value)
+        assert refused.exit_code == 2
+        assert "allowed: " in refused.output
+
+
 def test_labels_a_table(tmp_path):
     crystals = [Crystal(space_group=225, composition={"Ag": 4}, lattice_parameters=(4.2, 4.2, 4.2, 90, 90, 90))]
     crystals_to_frame(crystals).to_parquet(tmp_path / "crystals.parquet")

@@ -38,6 +38,13 @@ def test_what_cannot_be_had_is_said(nowhere, tmp_path):
         resolve("no_such_module:Calculator")
 
 
+@pytest.mark.models
+def test_a_potential_is_loaded_once_by_either_of_its_records(m3gnet):
+    assert m3gnet.record.aggregation == "destination"
+    assert load(m3gnet.record) is m3gnet
+    assert load(m3gnet.record.model_copy(update={"aggregation": None})) is m3gnet
+
+
 def test_hub_attempts_are_bounded():
     import time
 
