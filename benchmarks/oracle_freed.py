@@ -1,8 +1,8 @@
 """What freeing the symmetry changes: the labels of campaigns, let go and relaxed again without symmetry.
 
 ``python benchmarks/oracle_freed.py runs/NAME/history.jsonl ...`` takes every ``ok`` label of the given campaigns that this potential
-made with the symmetry kept, frees it as ``oracles.symmetry: freed`` does, and prints how many labels move, by how much, and what
-it costs beside the label itself. Interrupted, it goes on where it was.
+made with the symmetry kept, frees it as ``oracles.symmetry: freed`` does (``--stirred-only``: in its cheap form, one stirred walk), and
+prints how many labels move, by how much, and what it costs beside the label itself. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from oracles.relaxation import relax_all
 from oracles.settings import FreeingSettings, RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell
 
-RESULTS = Path("benchmarks/results/oracle_freed.jsonl")
+RESULTS = Path("benchmarks/results")
 BATCH = 8
 
 
 def main(
     histories: Annotated[list[Path], typer.Argument(help="history.jsonl of campaigns")],
     potential: Annotated[str, typer.Option(help="M3GNet or CHGNet")] = "M3GNet",
-    output: Annotated[Path, typer.Option(help="one line of JSON per label")] = RESULTS,
+    stirred_only: Annotated[bool, typer.Option(help="only the stirred walk: gentle_steps 0, from_start false")] = False,
+    count: Annotated[int | None, typer.Option(help="labels, evenly spread over those there are; all if not given")] = None,
+    folder: Annotated[Path, typer.Option(help="one line of JSON per label")] = RESULTS,
 ) -> None:
     """Measure how many labels are held up by their symmetry."""
     import torch
@@ -39,8 +41,15 @@ def main(
     torch.set_num_threads(1)
     loaded = load(resolve(potential))
     labels = {label.crystal_id: label for file in histories for label in _labels(file, loaded.level_of_theory)}
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if count is not None and count < len(labels):
+        places = np.linspace(0, len(labels) - 1, count).astype(int)
+        labels = {key: labels[key] for key in np.array(list(labels))[places]}
+    form = "stirred" if stirred_only else "whole"
+    settings = FreeingSettings(gentle_steps=0, from_start=False) if stirred_only else FreeingSettings()
+    output = folder / f"oracle_freed_{potential}_{form}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+    done = [line for line in done if line["id"] in labels]
     known = {line["id"] for line in done}
     missing = [label for label in labels.values() if label.crystal_id not in known]
     for first in range(0, len(missing), BATCH):
@@ -49,7 +58,7 @@ def main(
         kept = relax_all(cells, loaded, RelaxationSettings())  # they are relaxed: rounding aside nothing moves
         start = time.process_time()
         generators = [rng(0, 0, "benchmark/freed", int(label.crystal_id[:12], 16)) for label in batch]
-        freed = free(kept, cells, loaded, FreeingSettings(), RelaxationSettings(), generators)
+        freed = free(kept, cells, loaded, settings, RelaxationSettings(), generators)
         cost = (time.process_time() - start) / len(batch)
         with output.open("a") as file:
             for label, before, after in zip(batch, kept, freed, strict=True):

@@ -1,13 +1,13 @@
 """Recovery: real structures, strained by up to 5 % and rattled by 0.1 Å, relaxed without symmetry: do they come back?
 
-``python benchmarks/oracle_recovery.py`` takes 200 real structures of up to 20 atoms, relaxes each as it is (symmetry kept) and after a
-random symmetric strain (components up to 5 %) and a random displacement of each atom (0.1 Å along each axis, normal), with nothing
-known of the symmetry, and compares the two results with pymatgen's StructureMatcher (default tolerances: 0.2 in length, 0.3 in sites,
-5 degrees).
+``python benchmarks/oracle_recovery.py --potential NAME`` takes 200 real structures of up to 20 atoms as published, gives each a random
+symmetric strain (components up to 5 %) and a random displacement of each atom (0.1 Å along each axis, normal), relaxes it with nothing
+known of its symmetry, and asks pymatgen's StructureMatcher (default tolerances: 0.2 in length, 0.3 in sites, 5 degrees) whether it is
+the same structure again: once as the published one, once as the published one relaxed by this potential with its symmetry kept.
 
-A control says whose fault a loss is: the relaxed structure is stirred by at most 0.01 or 0.03 Å per axis (and 0.25 or 0.75 % of strain) and
-relaxed again without symmetry, to a fifth of the usual limits. One that leaves even so is a saddle of the potential, held up by
-its symmetry, and no minimiser can come back to it.
+``--control`` says whose fault a loss is: the structure relaxed with its symmetry is stirred by at most 0.01 or 0.03 Å per axis (and
+0.25 or 0.75 % of strain) and relaxed again without symmetry, to a fifth of the usual limits. One that leaves even so is a saddle
+of the potential, held up by its symmetry, and no minimiser can come back to it.
 """
 
 from __future__ import annotations
@@ -24,67 +24,64 @@ import typer
 
 from al_crystal.seeds import rng
 from oracles.fit_positions import conventional, read_rows
-from oracles.potentials import load, resolve
-from oracles.relaxation import Relaxed, relax_all, stirred
+from oracles.potentials import Potential, UnknownElement, load, resolve
+from oracles.relaxation import Relaxed, relax_all
 from oracles.settings import RelaxationSettings
-from oracles.symmetric_cell import SymmetricCell
+from oracles.symmetric_cell import SymmetricCell, stirred
 
 STRAIN, RATTLE, ATOMS = 0.05, 0.1, 20
 STIRRED = (0.01, 0.03)  # Å
 STRICT = RelaxationSettings(fmax=0.01, max_stress=0.02, max_steps=400)
-RESULTS = Path("benchmarks/results/oracle_recovery.jsonl")
+RESULTS = Path("benchmarks/results")
 
 
 def main(
     data: Annotated[Path, typer.Option(help="development data", envvar="AL_CRYSTAL_DATA")],
+    potential: Annotated[str, typer.Option(help="M3GNet, CHGNet, TensorNet-MatPES or module:callable (ASE)")] = "M3GNet",
     count: Annotated[int, typer.Option(help="structures")] = 200,
     seed: Annotated[int, typer.Option(help="which structures, strains and displacements")] = 0,
-    output: Annotated[Path, typer.Option(help="one line per structure; an interrupted run goes on")] = RESULTS,
+    control: Annotated[bool, typer.Option(help="also ask whether each structure is a minimum of the potential")] = False,
+    folder: Annotated[Path, typer.Option(help="one line per structure; an interrupted run goes on")] = RESULTS,
 ) -> None:
     """Measure how many structures find back to themselves."""
     import torch
 
     torch.set_num_threads(1)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / f"oracle_recovery_{potential.replace(':', '_')}_{seed}{'_control' if control else ''}.jsonl"
     done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    potential = load(resolve("M3GNet"))
+    loaded = load(resolve(potential))
     rows = [row for row in read_rows(data / "structures", frozenset(range(10))) if 2 <= len(row["sp"]) <= ATOMS]
     order = rng(seed, 0, "benchmark/recovery").permutation(len(rows))
     structures = (structure for index in order if (structure := conventional(rows[index])) is not None)
-    number = len(done)
     chosen = list(islice((cell for cell in map(_cell, structures) if cell.number_of_atoms <= ATOMS), count))
-    settings = RelaxationSettings()
-    while number < count:
-        batch = chosen[number : number + 10]
+    for number in range(len(done), count):
         start = time.process_time()
-        kept = relax_all(batch, potential, settings)
-        moved = [_disturbed(one.cell, rng(seed, 0, "benchmark/rattle", number + index)) for index, one in enumerate(kept)]
-        back = relax_all(moved, potential, settings)
-        cost = (time.process_time() - start) / len(batch)
-        lines = [_compared(one, other) | {"cpu_s": cost} for one, other in zip(kept, back, strict=True)]
-        for amplitude in STIRRED:
-            starts = [stirred(one.cell, rng(seed, 0, "benchmark/stir", number + index), amplitude) for index, one in enumerate(kept)]
-            for line, one, other in zip(lines, kept, relax_all(starts, potential, STRICT), strict=True):
-                line[f"stays after {amplitude} Å"] = _compared(one, other)["same"]
-        done += lines
-        number += len(batch)
+        line = _measured(chosen[number], loaded, seed, number, control) | {"number": number}
+        done.append(line | {"cpu_s": time.process_time() - start})
         with output.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-    same = np.array([line["same"] for line in done[:count]])
-    relaxed = np.array([line["kept"] == line["back"] == "converged" for line in done[:count]])
-    atoms, cost = (np.mean([line[key] for line in done[:count]]) for key in ("atoms", "cpu_s"))
-    typer.echo(f"{count} structures of {atoms:.1f} atoms on average, {cost:.2f} CPU-s each for both relaxations")
-    typer.echo(f"back to the same structure: {same.mean():.3f} +- {np.sqrt(same.mean() * (1 - same.mean()) / count):.3f}")
-    typer.echo(f"converged both times: {relaxed.mean():.3f}; same among these: {same[relaxed].mean():.3f}")
-    stays = np.array([[line[f"stays after {amplitude} Å"] for amplitude in STIRRED] for line in done[:count]])
-    typer.echo(f"control, stays where it is when stirred by {STIRRED} Å: {stays.mean(axis=0).round(3).tolist()}")
-    minimum = stays.all(axis=1)
-    typer.echo(f"back, of the {minimum.sum()} that stay (minima of the potential): {same[minimum].mean():.3f}")
-    for line, one in zip(done[:count], minimum, strict=True):
-        if not line["same"]:
-            ends, higher = f"{line['kept']}/{line['back']}", 1e3 * line["difference"]
-            own = "a minimum" if one else "no minimum of the potential"
-            typer.echo(f"  {line['formula']} ({line['atoms']} atoms, {own}): {ends}, {higher:+.1f} meV/atom against it")
+            file.write(json.dumps(done[-1]) + "\n")
+    _table(potential, done[:count])
+
+
+def _measured(cell: SymmetricCell, potential: Potential, seed: int, number: int, control: bool) -> dict[str, Any]:
+    """What became of one structure; a potential that does not know its elements cannot bring it back."""
+    published = cell.to_structure()
+    line: dict[str, Any] = {"formula": published.composition.reduced_formula, "atoms": len(published)}
+    settings = RelaxationSettings()
+    try:
+        kept = relax_all([cell], potential, settings)[0]
+        back = relax_all([_disturbed(cell, rng(seed, 0, "benchmark/rattle", number))], potential, settings)[0]
+    except UnknownElement:
+        return line | {"kept": "unknown element", "back": "unknown element", "as relaxed": False, "as published": False, "difference": 0.0}
+    line |= {"kept": kept.outcome, "back": back.outcome, "difference": back.energy_per_atom - kept.energy_per_atom}
+    relaxed = kept.cell.to_structure()
+    line |= {"as relaxed": _same(back, relaxed), "as published": _same(back, published), "kept as published": _same(kept, published)}
+    if control:
+        for amplitude in STIRRED:
+            start = stirred(kept.cell, rng(seed, 0, "benchmark/stir", number), amplitude)
+            line[f"stays after {amplitude} Å"] = _same(relax_all([start], potential, STRICT)[0], relaxed)
+    return line
 
 
 def _cell(structure: dict[str, Any]) -> SymmetricCell:
@@ -99,18 +96,37 @@ def _disturbed(cell: SymmetricCell, generator: np.random.Generator) -> Symmetric
     return replace(free, lattice=lattice, positions=free.positions + moves @ np.linalg.inv(lattice))
 
 
-def _compared(kept: Relaxed, back: Relaxed) -> dict[str, Any]:
+def _same(ended: Relaxed, other: Any) -> bool:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    first, second = kept.cell.to_structure(), back.cell.to_structure()
-    return {
-        "formula": first.composition.reduced_formula,
-        "atoms": len(first),
-        "same": bool(StructureMatcher().fit(first, second)),
-        "kept": kept.outcome,
-        "back": back.outcome,
-        "difference": back.energy_per_atom - kept.energy_per_atom,
-    }
+    return bool(StructureMatcher().fit(ended.cell.to_structure(), other))
+
+
+def _table(potential: str, lines: list[dict[str, Any]]) -> None:
+    count = len(lines)
+    atoms, cost = (np.mean([line[key] for line in lines]) for key in ("atoms", "cpu_s"))
+    typer.echo(f"{potential}: {count} structures of {atoms:.1f} atoms on average, {cost:.2f} CPU-s each")
+    relaxed = np.array([line["kept"] == line["back"] == "converged" for line in lines])
+    for reading in ("as published", "as relaxed"):
+        same = np.array([line[reading] for line in lines])
+        error = np.sqrt(same.mean() * (1 - same.mean()) / count)
+        typer.echo(f"the same structure {reading}: {same.mean():.3f} +- {error:.3f}; among those converged: {same[relaxed].mean():.3f}")
+    typer.echo(f"converged both times: {relaxed.mean():.3f}")
+    unmoved = np.mean([line.get("kept as published", False) for line in lines])
+    typer.echo(f"relaxed with its symmetry the same as published: {unmoved:.3f}")
+    keys = [f"stays after {amplitude} Å" for amplitude in STIRRED]
+    minimum = np.array([all(line[key] for key in keys) if keys[0] in line else True for line in lines])
+    if not minimum.all():
+        same = np.array([line["as relaxed"] for line in lines])
+        typer.echo(
+            f"minima of the potential (stay when stirred by {STIRRED} Å): {minimum.mean():.3f}; of these back: {same[minimum].mean():.3f}"
+        )
+    for line, one in zip(lines, minimum, strict=True):
+        if not (line["as published"] and line["as relaxed"]):
+            lost = " and ".join(reading for reading in ("as published", "as relaxed") if not line[reading])
+            own = "" if one else ", no minimum of the potential"
+            ends = f"{line['kept']}/{line['back']}, {1e3 * line['difference']:+.1f} meV/atom"
+            typer.echo(f"  {line['formula']} ({line['atoms']} atoms{own}): not {lost}; {ends}")
 
 
 if __name__ == "__main__":
