@@ -4,8 +4,9 @@ Usage: python benchmarks/gfn_groups.py CONFIG CHECKPOINT [-n 10000] [--per-group
 
 The reward's share of a group is the sum of R over its crystals, over Z. It is estimated by restricting the trained sampler to the group:
 the mean of log (R P_B / P_F) over its trajectories is at most the log of that sum (Jensen), and near it where the policy is near R / Z;
-the logarithm of the mean of R P_B / P_F has no bias but a large variance. Printed: the shares beside those of ``n`` draws, and how many
-different groups ``n`` draws from the reward's shares would show.
+the logarithm of the mean of R P_B / P_F has no bias but a large variance. Printed: the shares beside those of the policy (exact) and of
+``n`` draws; how many different groups ``n`` draws from the reward's shares would show, and how many ``n`` draws of the policy show on
+average, with the standard deviation from one draw to the next.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gfn.constraints import Restriction
 from gfn.environment import CrystalEnvironment
 from gfn.rewards import log_reward
 from gfn.trainer import LogReward, Trainer
-from gfn.trajectories import roll_out
+from gfn.trajectories import group_probabilities, roll_out
 from gfn.trajectory_balance import log_ratio
 
 
@@ -43,6 +44,12 @@ def expected_groups(share: np.ndarray, n: int) -> float:
     return float((1 - (1 - share / share.sum()) ** n).sum())
 
 
+def spread_of_groups(share: np.ndarray, n: int) -> float:
+    """Standard deviation of that number over repeated draws, groups taken as independent."""
+    missed = (1 - share / share.sum()) ** n
+    return float(np.sqrt((missed * (1 - missed)).sum()))
+
+
 def main(
     config: Annotated[Path, typer.Argument(help="training configuration")],
     checkpoint: Annotated[Path, typer.Argument(help="folder written by gfn.train")],
@@ -59,14 +66,17 @@ def main(
     counts = np.array([(drawn == group).sum() for group in groups])
     estimates = np.array([log_weight(trainer, reward, int(group), per_group) for group in groups])
     bound, mean = np.exp(estimates - float(trainer.policy.log_z.detach())).T
-    typer.echo("group   drawn   asked for (lower bound / unbiased), per n")
+    policy = group_probabilities(trainer.environment, trainer.policy)
+    typer.echo("group   drawn    policy   asked for (lower bound / unbiased), per n")
     for place in np.argsort(-bound)[:30]:
-        typer.echo(f"{groups[place]:5d} {counts[place]:7d} {n * bound[place]:9.1f} {n * mean[place]:9.1f}")
+        typer.echo(f"{groups[place]:5d} {counts[place]:7d} {n * policy[place]:9.1f} {n * bound[place]:9.1f} {n * mean[place]:9.1f}")
     numbers = {
         "groups_drawn": int((counts > 0).sum()),
+        "groups_expected_from_the_policy": expected_groups(policy, n),
+        "spread_of_groups_from_draw_to_draw": spread_of_groups(policy, n),
         "groups_expected_from_lower_bounds": expected_groups(bound, n),
         "groups_expected_from_unbiased_estimates": expected_groups(mean, n),
-        "correlation_of_log_shares": float(np.corrcoef(np.log(counts[counts > 0]), np.log(bound[counts > 0]))[0, 1]),
+        "correlation_of_log_shares": float(np.corrcoef(np.log(policy), np.log(bound))[0, 1]),
     }
     for name, value in numbers.items():
         typer.echo(f"{name:42} {value:.2f}")

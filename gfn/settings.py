@@ -36,7 +36,13 @@ class SamplerSettings(Settings):
     dataset_size: int = Field(
         default=0, ge=0, description="trajectories an iteration retraces from the data set of known crystals, if one is given"
     )
-    exploration: float = Field(default=0.1, ge=0, le=1, description="share of steps taken uniformly over the valid actions while training")
+    exploration: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="while training: share of trajectories that begin in a space group drawn evenly from all and then follow the policy; "
+        "in the others, share of steps taken uniformly over the valid actions",
+    )
     temperature: float = Field(default=1.0, gt=0, description="the sampler aims at reward ** (1 / temperature)")
     learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step size for the policies (the paper: 1e-4 with batches of 10)")
     learning_rate_log_z: float = Field(default=0.1, gt=0, description="Adam's step size for the log-partition function")

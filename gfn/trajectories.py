@@ -98,34 +98,36 @@ def roll_out(
 ) -> Trajectories:
     """Sample ``n`` trajectories of a policy; without a policy uniformly (group, valid actions, and the lattice uniform in the cube).
 
-    ``exploration`` is the share of steps taken uniformly over the valid actions, ``temperature`` divides the logits of the discrete steps.
+    ``exploration`` is the share of trajectories that begin in a space group drawn evenly from all and follow the policy from there, so
+    that it learns what rare groups are worth; of the others it is the share of steps taken uniformly over the valid actions.
+    ``temperature`` divides the logits of the discrete steps.
 
     Raises:
         RuntimeError: at a dead end, a state without any allowed action; the look-ahead excludes them.
     """
     if policy is None:
         groups = random.choice(environment.space_group.groups, n)
-        counts, choices = _sample_compositions(environment, None, groups, random, exploration, temperature)
+        counts, choices = _sample_compositions(environment, None, groups, random, np.zeros(n), temperature)
         free = environment.lattice.free[SYSTEM_OF[groups]]
         return Trajectories(groups, counts, choices, np.where(free, random.random((n, 6)), 0.0)[:, None], np.ones(n, dtype=np.int64))
-    groups = _sample_groups(environment, policy, n, random, exploration, temperature)
-    counts, choices = _sample_compositions(environment, policy, groups, random, exploration, temperature)
-    path, length = _sample_lattices(environment, policy, groups, counts, random, exploration)
+    cumulative = np.cumsum(group_probabilities(environment, policy, temperature))
+    groups = environment.space_group.groups[np.searchsorted(cumulative, random.random(n) * cumulative[-1], side="right")]
+    begun_evenly = random.random(n) < exploration
+    groups[begun_evenly] = random.choice(environment.space_group.groups, int(begun_evenly.sum()))
+    uniform_steps = np.where(begun_evenly, 0.0, exploration)
+    counts, choices = _sample_compositions(environment, policy, groups, random, uniform_steps, temperature)
+    path, length = _sample_lattices(environment, policy, groups, counts, random, uniform_steps)
     return Trajectories(groups, counts, choices, path, length)
 
 
-def _sample_groups(
-    environment: CrystalEnvironment, policy: Policy, n: int, random: np.random.Generator, exploration: float, temperature: float
-) -> np.ndarray:
+@torch.inference_mode()
+def group_probabilities(environment: CrystalEnvironment, policy: Policy, temperature: float = 1.0) -> np.ndarray:
+    """``(g,)`` exact probabilities of ``environment.space_group.groups``: the sum over the orders in which the attributes may be set."""
     space = environment.space_group
     rows = symmetry_rows(space.system, space.point)
     features = policy.trunk(policy.trunk.embed(rows), policy.trunk.describe(np.zeros((len(rows), len(environment.elements)))))
-    weights = torch.softmax(policy.symmetry_logits(features, space.allowed) / temperature, dim=1)
-    if exploration:
-        allowed = torch.from_numpy(space.allowed)
-        weights = (1 - exploration) * weights + exploration * allowed / allowed.sum(dim=1, keepdim=True)
-    cumulative = np.cumsum(log_probability(torch.log(weights), space.reaching()[1]).exp().double().numpy())
-    return space.groups[np.searchsorted(cumulative, random.random(n) * cumulative[-1], side="right")]
+    log_policy = torch.log_softmax(policy.symmetry_logits(features, space.allowed) / temperature, dim=1)
+    return log_probability(log_policy, space.reaching()[1]).exp().double().numpy()
 
 
 def _sample_compositions(
@@ -133,7 +135,7 @@ def _sample_compositions(
     policy: Policy | None,
     groups: np.ndarray,
     random: np.random.Generator,
-    exploration: float,
+    uniform_steps: np.ndarray,
     temperature: float,
 ) -> tuple[np.ndarray, Choices]:
     space = environment.composition
@@ -156,7 +158,7 @@ def _sample_compositions(
             if policy is not None and embedded is not None:
                 features = policy.trunk(embedded[torch.from_numpy(rows[several])], policy.trunk.describe(counts))
                 logits = policy.composition_logits(features).numpy()
-                uniform = random.random(len(several)) < exploration
+                uniform = random.random(len(several)) < uniform_steps[rows[several]]
             actions[several] = draw_actions(logits, mask, temperature, random.random(len(several)), uniform)
             steps.append(Choices(rows[several], counts, mask, actions[several]))
         space.apply(partial, actions)
@@ -175,7 +177,7 @@ def _sample_lattices(
     groups: np.ndarray,
     counts: np.ndarray,
     random: np.random.Generator,
-    exploration: float,
+    uniform_steps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     n = len(groups)
     free = environment.lattice.free[SYSTEM_OF[groups]]
@@ -188,7 +190,7 @@ def _sample_lattices(
         here = np.concatenate([point[rows], np.full((len(rows), 1), float(began))], axis=1)
         outputs = policy.lattice_head(policy.trunk(embedded[torch.from_numpy(rows)], policy.trunk.describe(counts[rows], here)))
         raw, logit = (out.numpy() for out in outputs)
-        uniform = random.random(len(rows)) < exploration
+        uniform = random.random(len(rows)) < uniform_steps[rows]
         if began:
             stop = random.random(len(rows)) < np.where(uniform, 0.5, 1 / (1 + np.exp(-logit)))
             going = np.nonzero(~stop)[0]

@@ -25,7 +25,7 @@ def log_reward(batch: CrystalBatch) -> torch.Tensor:
 def test_the_trained_distribution_is_the_reward_over_z():
     environment = CrystalEnvironment(SPACE)
     iterations = 1000
-    settings = SamplerSettings(hidden_units=128, batch_size=100, learning_rate=5e-3, iterations=iterations, schedule="cosine")
+    settings = SamplerSettings(hidden_units=128, batch_size=200, learning_rate=5e-3, iterations=iterations, schedule="cosine")
     trainer = Trainer(environment, settings, seed=0)
     trainer.train(log_reward, iterations)
 

@@ -10,6 +10,7 @@ from gfn.constraints import EmptySpace, Restriction, Space
 from gfn.draws import draw_actions
 from gfn.environment import CrystalEnvironment
 from gfn.policy import log_mixture
+from gfn.replay import ReplayBuffer
 from gfn.sampler import Sampler
 from gfn.settings import SamplerSettings
 from gfn.trainer import Trainer
@@ -185,3 +186,44 @@ def test_a_restriction_that_leaves_nothing_says_why(environment):
 def test_settings_refuse_nonsense(fields, message):
     with pytest.raises(ValidationError, match=message):
         Space(**fields)
+
+
+def test_exploration_feeds_rare_groups_and_leaves_the_rest_to_the_policy(environment):
+    """A policy that would stay in one group is given the others too, in even shares; without exploration it stays."""
+    trainer = Trainer(environment, SamplerSettings(**SMALL), seed=4)
+    with torch.no_grad():
+        trainer.policy.symmetry_head.bias[-230 + 225 - 1] = 30.0
+    random = np.random.default_rng(0)
+    assert set(roll_out(environment, trainer.policy, 500, random).groups.tolist()) == {225}
+    groups = roll_out(environment, trainer.policy, 7000, random, exploration=0.5).groups
+    number = np.array([(groups == group).sum() for group in environment.space_group.groups])
+    assert number[:-1] == pytest.approx(500, abs=100)  # half of 7,000 over seven groups; 100 is 4.7 standard deviations
+    assert number[-1] == pytest.approx(4000, abs=200)
+
+
+def test_the_replay_buffer_keeps_the_better_of_two_alike_and_the_best_of_all():
+    buffer = ReplayBuffer(capacity=3, distance=0.1, elements=2)
+    groups, counts = np.array([225, 225, 225, 2]), np.array([[4, 4], [4, 4], [8, 4], [4, 4]])
+    cube = np.zeros((4, 6))
+    cube[:, 3] = [0.50, 0.55, 0.50, 0.50]  # the first two are one crystal by the diversity rule; the others differ in counts or group
+    buffer.add(groups, counts, cube, np.array([1.0, 2.0, 0.5, 0.7]))
+    assert sorted(buffer.log_reward) == [0.5, 0.7, 2.0]
+    buffer.add(groups[:1], counts[:1], cube[:1] + 0.3, np.array([0.6]))  # far enough from the others: it replaces the worst
+    assert sorted(buffer.log_reward) == [0.6, 0.7, 2.0]
+    buffer.add(groups[:1], counts[:1], cube[1:2], np.array([1.5]))  # alike and worse: passed over
+    assert sorted(buffer.log_reward) == [0.6, 0.7, 2.0]
+    drawn = buffer.draw(20_000, np.random.default_rng(0))
+    reward = np.exp(buffer.log_reward)
+    np.testing.assert_allclose(np.bincount(drawn) / 20_000, reward / reward.sum(), atol=0.02)
+
+
+def test_finetuning_inside_a_restriction_learns_there_and_leaves_the_trained_policy_alone(environment):
+    trainer = Trainer(environment, SamplerSettings(**SMALL, learning_rate=5e-3), seed=4)
+    before = {name: tensor.clone() for name, tensor in trainer.policy.state_dict().items()}
+    inside = trainer.inside(Restriction(elements=["Fe", "O"], space_groups=[166, 225]))
+    history = inside.train(reward, 60)
+    assert np.mean([row["loss"] for row in history[-10:]]) < 0.5 * np.mean([row["loss"] for row in history[:10]])
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.policy.state_dict().items())
+    drawn = inside.sampler().sample(50, torch.Generator().manual_seed(0))
+    assert set(drawn.space_group.tolist()) <= {166, 225}
+    assert all(set(crystal.composition) <= {"Fe", "O"} for crystal in drawn)
