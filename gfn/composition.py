@@ -13,7 +13,7 @@ that every composition has exactly one trajectory. The hard constraints then are
 * *quantities*: sums over the atoms, such as the estimated volume, must end inside windows that leave room for a cell
   (:class:`gfn.lattice.LatticeSpace` says which).
 
-From the end backwards, :func:`gfn.lookahead.build_goals` computes for each (element, combination, frame) the states from which a crystal
+From the end backwards, :func:`gfn.goals.build_goals` computes for each (element, combination, frame) the states from which a crystal
 can be finished: an action is allowed if and only if it leads into one of them. Nothing is approximated, nothing is searched while sampling.
 """
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gfn import lookahead
+from gfn import goals, lookahead
 from gfn.charges import Charges
 from gfn.chemistry import LARGEST_EXPANSION, chemistry
 from gfn.constraints import Space
@@ -90,7 +90,8 @@ class CompositionSpace:
         combination_skip, combination_choose = _combinations(space, [self.symbols[i] for i in order])
         weight, window = lattice.weights[order], lattice.limits[SYSTEM_OF]
         rest = _rest(space, weight, [high for _, high in ranges])
-        bound_of = _bounds_needed(weight, window[self.root_frame >= 0], rest[0, 0])
+        possible = (self.root_frame >= 0) & _within_range(weight, ranges, window, rest[0, 0])
+        bound_of = _bounds_needed(weight, window[possible], rest[0, 0])
         electronegativities = [facts[i].electronegativity or 0.0 for i in order]
         self.tables = Tables(
             column=np.array(order, dtype=np.int32),
@@ -124,7 +125,7 @@ class CompositionSpace:
         shape = (len(order) + 1, len(combination_skip), len(frames.frames), len(self.start))
         self.goals = np.zeros(shape, dtype=np.uint64)
         self.entries = np.zeros((len(order), len(combination_skip), len(self.tables.step_count), len(self.start)), dtype=np.uint64)
-        lookahead.build_goals(self.tables, self.goals, self.entries)
+        goals.build_goals(self.tables, self.goals, self.entries)
         tables = int(bound_of.max()) + 1
         size = (tables, *self.goals.shape[:3], 64 * self.goals.shape[3])
         if 4 * np.prod(size, dtype=float) > LARGEST_BOUNDS:  # trial alone, without tables, is as exact, and slower
@@ -133,10 +134,10 @@ class CompositionSpace:
         self.bounds = np.zeros(size, dtype=np.float32)
         for (quantity, side), table in np.ndenumerate(bound_of):
             if table >= 0:
-                lookahead.build_bound(self.tables, self.goals, self.bounds[table], quantity, -1.0 if side else 1.0)
+                goals.build_bound(self.tables, self.goals, self.bounds[table], quantity, -1.0 if side else 1.0)
         self.group_feasible = np.zeros(231, dtype=bool)
         if set(space.required_elements) <= set(space.elements):
-            root = np.where(lattice.system_feasible[SYSTEM_OF], self.root_frame, -1)
+            root = np.where(possible & lattice.system_feasible[SYSTEM_OF], self.root_frame, -1)
             lookahead.feasible_roots(self.tables, self.goals, self.entries, self.bounds, root, self.start, self.window, self.group_feasible)
 
     def initial(self, space_group: np.ndarray) -> Partial:
@@ -210,13 +211,23 @@ def _rest(space: Space, weight: np.ndarray, most_atoms: list[int]) -> np.ndarray
     return table
 
 
+def _within_range(weight: np.ndarray, ranges: list[tuple[int, int]], windows: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """``(n,)`` whether each quantity alone can end inside its window ``(n, quantities, 2)`` with at least one element: no more than
+    arithmetic, which tells a hopeless window without any table."""
+    fewest = np.array([low for low, _ in ranges])[:, None] * weight
+    used = fewest[[low <= high for low, high in ranges]]
+    least = np.where(rest[:, 0] < 0, rest[:, 0], used.min(axis=0, initial=np.inf))
+    most = np.where(rest[:, 1] > 0, rest[:, 1], used.max(axis=0, initial=-np.inf))
+    return np.all((windows[:, :, 0] <= most) & (windows[:, :, 1] >= least), axis=1)
+
+
 def _bounds_needed(weight: np.ndarray, windows: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """``(quantities, 2)``: the number of the table of bounds for each end of each window, -1 where it cannot bind.
 
     A lower bound that two atoms reach needs no table either: the few compositions below it are finished by trial.
     """
     least = weight.min(axis=0)
-    low = windows[:, :, 0].max(axis=0, initial=0.0) > np.where(least > 0, 2 * least, rest[:, 0])
+    low = windows[:, :, 0].max(axis=0, initial=-np.inf) > np.where(least > 0, 2 * least, rest[:, 0])
     high = windows[:, :, 1].min(axis=0, initial=np.inf) < rest[:, 1]
     needed = np.stack([low, high], axis=1)
     return np.where(needed, np.cumsum(needed).reshape(needed.shape) - 1, -1)

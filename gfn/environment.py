@@ -76,35 +76,59 @@ class CrystalEnvironment:
         return violations(self.space, crystal)
 
 
+WIDE_CELLS: dict[str, dict[str, Any]] = {
+    "lattice lengths": {"lengths": (1.0, 200.0)},
+    "lattice angles": {"angles": (30.0, 150.0)},
+    "lattice volume_ratio": {"volume_ratio": (0.1, 10.0)},
+    "lattice volume_per_atom": {"volume_per_atom": None},
+}
+"""Windows of the cell, each lifted."""
+
+
 def _explain(space: Space) -> str:
-    """Which constraint empties the space: each is lifted in turn."""
-    lifted: dict[str, dict[str, Any]] = {
-        "charge_neutrality (with electronegativity)": {"charge_neutrality": None, "electronegativity": False},
-        "electronegativity": {"electronegativity": False},
-        "number_of_elements": {"number_of_elements": (1, len(space.elements))},
-        "atoms": {"atoms": (1, 10_000)},
-        "atoms_per_element and atoms_of": {"atoms_per_element": (1, 24), "atoms_of": {}},
-        "required_elements": {"required_elements": ()},
-        "excluded_combinations": {"excluded_combinations": ()},
-        "lattice lengths": {"lattice": {"lengths": (1.0, 200.0)}},
-        "lattice angles": {"lattice": {"angles": (30.0, 150.0)}},
-        "lattice volume_per_atom": {"lattice": {"volume_per_atom": None}},
-        "space_groups (their Wyckoff positions)": {"space_groups": "all"},
-    }
-    culprits = []
-    for name, change in lifted.items():
-        fields = space.model_dump()
-        for key, value in change.items():
-            fields[key] = fields[key] | value if key == "lattice" else value
-        relaxed = Space.model_validate(fields)
-        if CompositionSpace(relaxed, LatticeSpace(relaxed.lattice, relaxed.elements), relaxed).group_feasible.any():
-            culprits.append(name)
-    groups = (
-        f"any of the {len(space.space_groups)} space groups" if len(space.space_groups) > 5 else f"space groups {list(space.space_groups)}"
-    )
+    """Which constraint empties the space: each is lifted in turn.
+
+    The windows of the cell are lifted first, all together, which is cheap: only where that helps are they the cause.
+    """
+    wide: dict[str, Any] = {"lattice": {name: window for change in WIDE_CELLS.values() for name, window in change.items()}}
+    if _leaves_some(space, wide):
+        culprits = [name for name, change in WIDE_CELLS.items() if _leaves_some(space, {"lattice": change})]
+        place = "Without the windows of the cell there would be some. "
+    else:
+        lifted = _discrete_lifted(space).items()
+        culprits = [name for name, change in lifted if _leaves_some(space, change | wide) and _leaves_some(space, change)]
+        place = ""
+    many = len(space.space_groups) > 5
+    groups = f"any of the {len(space.space_groups)} space groups" if many else f"space groups {list(space.space_groups)}"
+    many = len(space.elements) > 30
+    elements = f"{len(space.elements)} elements" if many else f"elements {', '.join(space.elements)}"
     reason = (
         f"Lifting one of these alone would leave some: {'; '.join(culprits)}."
         if culprits
         else "No single constraint is the cause: at least two of them must be widened."
     )
-    return f"No crystal satisfies all constraints in {groups} with the elements {', '.join(space.elements)}. {reason}"
+    return f"No crystal satisfies all constraints in {groups} with the {elements}. {place}{reason}"
+
+
+def _discrete_lifted(space: Space) -> dict[str, dict[str, Any]]:
+    """Changes that lift one of the constraints of group and composition."""
+    most = max(space.number_of_elements[1] + 1, len(space.required_elements))
+    return {
+        "charge_neutrality (with electronegativity)": {"charge_neutrality": None, "electronegativity": False},
+        "electronegativity": {"electronegativity": False},
+        "number_of_elements": {"number_of_elements": (1, most)},
+        "atoms": {"atoms": (1, 10_000)},
+        "atoms_per_element and atoms_of": {"atoms_per_element": (1, 24), "atoms_of": {}},
+        "required_elements": {"required_elements": ()},
+        "excluded_combinations": {"excluded_combinations": ()},
+        "space_groups (their Wyckoff positions)": {"space_groups": "all"},
+    }
+
+
+def _leaves_some(space: Space, change: dict[str, Any]) -> bool:
+    """Whether the space has crystals once some fields are changed."""
+    fields = space.model_dump()
+    for key, value in change.items():
+        fields[key] = fields[key] | value if key == "lattice" else value
+    changed = Space.model_validate(fields)
+    return bool(CompositionSpace(changed, LatticeSpace(changed.lattice, changed.elements), changed).group_feasible.any())

@@ -188,3 +188,11 @@ def test_an_empty_space_says_which_constraint_empties_it():
         CrystalEnvironment(Space(elements=["Na", "Li"], number_of_elements=(2, 2)))
     with pytest.raises(EmptySpace, match=r"space_groups \(their Wyckoff positions\)"):
         CrystalEnvironment(Space(elements=["Na", "Cl"], space_groups=[230], number_of_elements=(2, 2), atoms_per_element=(1, 8)))
+
+
+def test_a_window_of_the_cell_that_empties_everything_is_named():
+    for window in ((1.0, 1.5), (300.0, 400.0)):
+        with pytest.raises(EmptySpace, match=r"Without the windows of the cell there would be some.*lattice volume_per_atom"):
+            CrystalEnvironment(Space(lattice={"volume_per_atom": window}))
+    with pytest.raises(EmptySpace, match=r"Lifting one of these alone would leave some: number_of_elements; atoms\."):
+        CrystalEnvironment(Space(elements="all", space_groups="all", number_of_elements=(2, 2), atoms=(1, 1)))
