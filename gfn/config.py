@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gfn.constraints import Restriction, Settings, Space
 from gfn.settings import SamplerSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from al_crystal.crystal import Crystal
 
 
 class ConfigError(ValueError):
@@ -41,6 +46,15 @@ class TrainConfig(Settings):
         default=None,
         description="parquet table to retrace trajectories from (columns space_group_number, a..gamma, composition), relative to this file",
     )
+
+    @model_validator(mode="after")
+    def _known_crystals_are_used(self) -> TrainConfig:
+        if (self.known_crystals is None) != (self.sampler.dataset_size == 0):
+            raise ValueError(
+                f"sampler.dataset_size {self.sampler.dataset_size} and known_crystals {self.known_crystals} need each other: "
+                "give both, or neither"
+            )
+        return self
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -81,6 +95,28 @@ def load_restriction(path: Path) -> Restriction:
         ConfigError: as for :func:`load_config`.
     """
     return _validate(Restriction, path)
+
+
+def load_crystals(path: Path, columns: tuple[str, ...] = ()) -> tuple[list[Crystal], pd.DataFrame]:
+    """The crystals of a parquet table, and the table.
+
+    Raises:
+        ConfigError: when it cannot be read, has no rows, or lacks a column that is needed (``columns`` are needed besides).
+    """
+    import pandas as pd
+
+    from al_crystal.crystal import crystals_from_frame
+
+    try:
+        table = pd.read_parquet(path)
+        crystals = crystals_from_frame(table)
+        table[list(columns)].astype(float)
+        if not crystals:
+            raise ValueError("it has no rows")
+    except (OSError, KeyError, ValueError) as error:
+        needed = ", ".join(["space_group_number, a..gamma, composition", *columns])
+        raise ConfigError(f"{path}: cannot be read as a table of crystals ({needed}): {error}") from error
+    return crystals, table
 
 
 def _validate(model: type[Model], path: Path) -> Model:

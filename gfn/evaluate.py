@@ -145,9 +145,14 @@ def novelty(crystals: list[Crystal], reference: list[Crystal]) -> Numbers:
     }
 
 
-def quantiles(values: np.ndarray) -> Numbers:
+def quantiles(values: np.ndarray, name: str = "value") -> Numbers:
     """Quantiles of a predicted property."""
-    return {f"value_quantile_{100 * q:.0f}": float(np.quantile(values, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    return {f"{name}_quantile_{100 * q:.0f}": float(np.quantile(values, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+
+
+def stability(energies: np.ndarray, suffix: str = "") -> Numbers:
+    """Share below the hull and median energy above it, in eV/atom."""
+    return {f"below_hull{suffix}": float((energies < 0).mean()), f"median_above_hull{suffix}": float(np.median(energies))}
 
 
 def _reduced(crystal: Crystal) -> tuple[tuple[str, int], ...]:
@@ -164,44 +169,62 @@ def _values(path: str, crystals: list[Crystal]) -> np.ndarray:
     return np.concatenate([np.asarray(function(CrystalBatch.from_crystals(chunk)), dtype=float) for chunk in chunks])
 
 
+def predicted(crystals: list[Crystal], properties: list[str], above_hull: list[str]) -> Numbers:
+    """Quantiles of the properties, diversity of the hundred lowest by the first, and stability.
+
+    What comes after the first of either kind is named after its function.
+    """
+    numbers: Numbers = {}
+    for place, path in enumerate(properties):
+        values = _values(path, crystals)
+        if place == 0:
+            numbers |= quantiles(values) | diversity([crystals[i] for i in np.argsort(values)[:100]], "_in_top_100")
+        else:
+            numbers |= quantiles(values, path.rpartition(":")[2])
+    for place, path in enumerate(above_hull):
+        numbers |= stability(_values(path, crystals), f"_by_{path.rpartition(':')[2]}" if place else "")
+    return numbers
+
+
 def main(
     samples: Annotated[Path, typer.Argument(help="parquet table with space_group_number, a..gamma, composition")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file (default: beside the samples)")] = None,
     reference: Annotated[Path | None, typer.Option(help="parquet table of known crystals, for novelty")] = None,
-    property: Annotated[str | None, typer.Option(help="`module:function` or `file.py:function` of a batch, lower is better")] = None,
-    above_hull: Annotated[str | None, typer.Option(help="the same for the energy above hull in eV/atom")] = None,
+    property: Annotated[
+        list[str] | None,
+        typer.Option(help="`module:function` or `file.py:function` of a batch; lower is better, the first ranks"),
+    ] = None,
+    above_hull: Annotated[list[str] | None, typer.Option(help="the same for energies above hull in eV/atom")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="a column of the table whose quantiles to add")] = None,
 ) -> None:
     """Print and write validity, plausibility, diversity, novelty and predicted properties of sampled crystals."""
-    import pandas as pd
-
-    from al_crystal.crystal import crystals_from_frame
+    from gfn.config import load_crystals
+    from gfn.rewards import import_function
 
     try:
-        crystals = crystals_from_frame(pd.read_parquet(samples))
-        if not crystals:
-            raise ValueError("it has no rows")
-    except (OSError, KeyError, ValueError) as error:
-        typer.echo(f"{samples}: cannot be read as a table of crystals (space_group_number, a..gamma, composition): {error}", err=True)
+        crystals, table = load_crystals(samples, tuple(column or ()))
+        known = load_crystals(reference)[0] if reference is not None else None
+        for path in (*(property or ()), *(above_hull or ())):
+            import_function(path)  # what cannot be imported is refused before the slow judges begin
+    except ValueError as error:
+        typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
     numbers: Numbers = {"samples": len(crystals), **validity(crystals), **plausibility(crystals), **diversity(crystals)}
     missing = []
-    if reference is not None:
-        numbers |= novelty(crystals, crystals_from_frame(pd.read_parquet(reference)))
+    if known is not None:
+        numbers |= novelty(crystals, known)
     else:
         missing.append("novelty needs --reference")
-    if property is not None:
-        values = _values(property, crystals)
-        numbers |= quantiles(values) | diversity([crystals[i] for i in np.argsort(values)[:100]], "_in_top_100")
-    else:
+    numbers |= predicted(crystals, property or [], above_hull or [])
+    for name in column or ():
+        numbers |= quantiles(table[name].to_numpy(dtype=float), name)
+    if not property:
         missing.append("quantiles and the top 100 need --property")
-    if above_hull is not None:
-        energies = _values(above_hull, crystals)
-        numbers |= {"below_hull": float((energies < 0).mean()), "median_above_hull": float(np.median(energies))}
-    else:
+    if not above_hull:
         missing.append("the share below the hull needs --above-hull")
     for name, value in numbers.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        typer.echo(f"{name:30} {shown:>10}   {'paper: ' + PAPER[name] if name in PAPER else ''}".rstrip())
+        typer.echo(f"{name:50} {shown:>10}   {'paper: ' + PAPER[name] if name in PAPER else ''}".rstrip())
     for sentence in missing:
         typer.echo(f"left out: {sentence}")
     target = output or samples.with_suffix(".evaluation.json")

@@ -66,7 +66,7 @@ def import_function(path: str) -> Property:
         module: Any = _module_of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         return getattr(module, name)
     except (ImportError, AttributeError, FileNotFoundError, ValueError) as error:
-        raise ValueError(f"reward.property: cannot import {path!r} ({error}); give 'module:function' or 'file.py:function'") from error
+        raise ValueError(f"property: cannot import {path!r} ({error}); give 'module:function' or 'file.py:function'") from error
 
 
 def _module_of_file(path: Path) -> Any:

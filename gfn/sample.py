@@ -23,6 +23,8 @@ def main(
     from gfn.constraints import Restriction, Space
 
     try:
+        if not output.parent.is_dir():
+            raise ConfigError(f"{output}: there is no folder {output.parent} to write it to")
         record = json.loads((checkpoint / "trainer.json").read_text())
         restriction: Restriction | None = load_restriction(restrict) if restrict else None
         if restriction is not None and restriction.finetune and config is None:
@@ -31,8 +33,8 @@ def main(
     except FileNotFoundError as error:
         typer.echo(f"{checkpoint} is no checkpoint of gfn.train: it has no trainer.json", err=True)
         raise typer.Exit(2) from error
-    except ConfigError as error:
-        typer.echo(str(error), err=True)
+    except ValueError as error:
+        typer.echo(str(error) if isinstance(error, ConfigError) else f"{checkpoint / 'trainer.json'}: broken: {error}", err=True)
         raise typer.Exit(2) from error
     from al_crystal.crystal import crystals_to_frame
     from al_crystal.seeds import torch_rng

@@ -42,11 +42,11 @@ def main(
         reward = log_reward(settings.reward)
         resumed = (output / "trainer.json").is_file()
         trainer = Trainer.load(output, environment) if resumed else Trainer(environment, settings.sampler, settings.seed)
+        if settings.known_crystals is not None:
+            _use_known(trainer, settings.known_crystals)
     except (EmptySpace, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    if settings.known_crystals is not None:
-        _use_known(trainer, settings.known_crystals)
     output.mkdir(parents=True, exist_ok=True)
     (output / CONFIG).write_text(settings.model_dump_json(indent=1) + "\n")
     total = iterations if iterations is not None else settings.sampler.iterations
@@ -80,12 +80,18 @@ def _check_same(settings: TrainConfig, output: Path) -> None:
 
 
 def _use_known(trainer: Trainer, table: Path) -> None:
-    import pandas as pd
+    """Give the trainer the known crystals of a table.
 
-    from al_crystal.crystal import CrystalBatch, crystals_from_frame
+    Raises:
+        ConfigError: when the table cannot be read, or none of its crystals is inside the space.
+    """
+    from al_crystal.crystal import CrystalBatch
+    from gfn.config import ConfigError, load_crystals
 
-    crystals = crystals_from_frame(pd.read_parquet(table))
+    crystals, _ = load_crystals(table)
     kept = trainer.use_dataset(CrystalBatch.from_crystals(crystals))
+    if not kept:
+        raise ConfigError(f"{table}: none of its {len(crystals)} crystals is inside the space; left out by constraint: {trainer.skipped}")
     typer.echo(f"known crystals: {kept} of {len(crystals)} inside the space; left out by constraint: {trainer.skipped}")
 
 
