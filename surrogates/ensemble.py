@@ -16,7 +16,7 @@ from surrogates.calibration import Calibration
 from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
-from surrogates.network import Network, NetworkSettings, Output
+from surrogates.network import Network, NetworkSettings, Output, mean_strain
 from surrogates.tables import PROPERTIES, REFERENCE_LEVEL
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Predictions:
 
     Attributes:
         members: ``(s, n, k)`` eV/atom and eV, in the cells that the crystals state.
-        mean: ``(n, k)``.
+        mean: ``(n, k)``; strain energies are averaged in logarithms (:func:`surrogates.network.mean_strain`), all else plainly.
         standard_deviation: ``(n, k)`` calibrated: 90 % of held-out labels lie within 1.645 of it.
         distance: ``(n,)`` from the training data (see :class:`surrogates.distance.Distance`).
         strain: ``(n,)`` eV/atom, the part of the formation energy that the cell costs.
@@ -141,7 +141,9 @@ class Ensemble:
         members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
         distance = self.distance(inputs)
         deviation = self.calibration(output, distance)
-        return Predictions(members, members.mean(0), deviation, distance, output.strain.mean(0))
+        strain = mean_strain(output.strain)
+        mean = torch.stack([output.energy.mean(0) + strain, members[..., 1].mean(0)], dim=1)
+        return Predictions(members, mean, deviation, distance, strain)
 
     def _level(self, level_of_theory: str | None) -> int:
         if level_of_theory is None or level_of_theory == REFERENCE_LEVEL:
@@ -157,15 +159,11 @@ class Ensemble:
         seen = self.distance.seen.tolist()
         return tuple(ELEMENTS[number - 1] for number in present if number >= len(seen) or not seen[number])
 
-    def posterior(self, batch: CrystalBatch, level_of_theory: str | None = None, joint: bool = False) -> GPyTorchPosterior:
-        """BoTorch posterior: Gaussian with the calibrated spread.
+    def posterior(self, batch: CrystalBatch, level_of_theory: str | None = None) -> GPyTorchPosterior:
+        """BoTorch posterior ``(n, 1, k)`` of each crystal by itself: Gaussian with the calibrated spread, properties independent."""
+        from surrogates.posterior import gaussian_posterior
 
-        ``(n, 1, k)`` of each crystal by itself, or with ``joint`` ``(n, k)`` of all together, correlated as the members say.
-        """
-        from surrogates.posterior import gaussian_posterior, joint_posterior
-
-        found = self.predict(batch, level_of_theory)
-        return joint_posterior(found.members, found.mean, found.standard_deviation) if joint else gaussian_posterior(found)
+        return gaussian_posterior(self.predict(batch, level_of_theory))
 
     def save(self, folder: str | Path) -> None:
         """Write ``weights.safetensors`` (half precision) and ``ensemble.json`` into a folder, made where absent."""

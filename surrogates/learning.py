@@ -13,11 +13,8 @@ from torch.nn import functional
 
 from surrogates.features import cell_features, concatenate
 from surrogates.inputs import Inputs
-from surrogates.network import OLDER, Network, NetworkSettings, Output
+from surrogates.network import NATURAL_ENERGY, OLDER, Network, NetworkSettings, Output
 from surrogates.tables import Deformations, Table
-
-NATURAL_ENERGY = 0.1
-"""eV/atom; strain energies are compared as log(1 + energy / NATURAL_ENERGY): relative where large, absolute where small."""
 
 
 class TrainingSettings(BaseModel):
@@ -26,10 +23,10 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: NetworkSettings = Field(default=NetworkSettings(), description="size of the network")
-    epochs: float = Field(default=34, gt=0, description="passes over the rows")
-    batch_size: int = Field(default=256, ge=1, description="rows per step")
-    deformed_batch: int = Field(default=16, ge=0, description="crystals with wrong cells per step")
-    learning_rate: float = Field(default=2e-3, gt=0, description="highest rate of AdamW, reached after the warm-up")
+    epochs: float = Field(default=30, gt=0, description="passes over the rows")
+    batch_size: int = Field(default=512, ge=1, description="rows per step")
+    deformed_batch: int = Field(default=32, ge=0, description="crystals with wrong cells per step")
+    learning_rate: float = Field(default=3e-3, gt=0, description="highest rate of both optimisers, reached after the warm-up")
     warm_up: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     weight_decay: float = Field(default=0.02, ge=0, description="decoupled weight decay")
     average: float = Field(default=0.998, ge=0, lt=1, description="decay per step of the exponential average of the weights")
@@ -37,6 +34,7 @@ class TrainingSettings(BaseModel):
     energy_elbow: float = Field(default=0.15, gt=0, description="eV/atom; errors below it count squared, above it linearly")
     gap_elbow: float = Field(default=0.3, gt=0, description="eV; likewise for gaps")
     gap_weight: float = Field(default=0.35, ge=0, description="weight of the gap loss against the energy loss")
+    volume_weight: float = Field(default=1.5, ge=0, description="weight of the error of the log volume that real cells teach")
     unstable_weight: float = Field(default=2.5, ge=0, description="weight of rows with a formation energy above zero")
 
 
@@ -85,7 +83,7 @@ def row_loss(
         "gap": settings.gap_weight * gap / heads,
         "kind": 0.05 * (kind * gap_known).sum() / gap_known.sum().clamp(min=1) / heads,
         "scales": 0.02 * (scales[0] + scales[1]) / heads,
-        "volume": 0.5 * volume / heads,
+        "volume": settings.volume_weight * volume / heads,
         "real cells": 0.05 * (log_strain(output.strain) * real).sum() / real.sum().clamp(min=1) / heads,
     }
     return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
@@ -146,10 +144,7 @@ def _train(
 ) -> Network:
     network = Network(settings.network)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    other = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": other, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    optimisers = make_optimisers(network, settings)
     per_pass = math.ceil(len(table) / settings.batch_size)
     steps = math.ceil(settings.epochs * per_pass)
     step = 0
@@ -158,13 +153,14 @@ def _train(
         for index in batches(table, settings.batch_size, generator):
             if step == steps:
                 break
-            for group in optimiser.param_groups:
+            for group in (group for optimiser in optimisers for group in optimiser.param_groups):
                 group["lr"] = settings.learning_rate * rate(step, steps, settings)
             loss, parts = _step_loss(network, table[index], deformed, settings, generator)
-            optimiser.zero_grad(set_to_none=True)
+            network.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
+            for optimiser in optimisers:
+                optimiser.step()
             decay = min(settings.average, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), 1 - decay)
             sums = {name: sums.get(name, 0.0) + value for name, value in parts.items()}
@@ -172,6 +168,30 @@ def _train(
         progress(f"step {step}/{steps} " + " ".join(f"{name} {value / per_pass:.4f}" for name, value in sums.items()))
     network.load_state_dict(average)
     return network.eval()
+
+
+SMALLEST_MATRIX = 48
+"""Dense layers with fewer inputs or outputs are left to AdamW."""
+
+
+def make_optimisers(network: Network, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the weights of the larger dense layers, AdamW for all else.
+
+    Muon takes orthogonal steps, and its rate is scaled to AdamW's (Liu et al., Muon is Scalable for LLM Training, 2025): fewer passes
+    lead to the same error.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    large = [layer.weight for layer in layers if min(layer.weight.shape) >= SMALLEST_MATRIX]
+    taken = {id(weight) for weight in large}
+    rest = [p for p in network.parameters() if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    if not large:
+        return [adam]
+    return [adam, torch.optim.Muon(large, lr=settings.learning_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")]
 
 
 def _step_loss(

@@ -26,6 +26,8 @@ the scale of 2018."""
 OLDER = SOURCES.index("matbench")
 OUTPUTS = 5  # energy, gap, log scale of either error, logit of a gap
 SMALLEST_LOG_VOLUME = -2.5
+NATURAL_ENERGY = 0.1
+"""eV/atom; strain energies are compared as log(1 + energy / NATURAL_ENERGY): relative where large, absolute where small."""
 
 
 class NetworkSettings(BaseModel):
@@ -40,6 +42,7 @@ class NetworkSettings(BaseModel):
     cell_hidden: int = Field(default=48, ge=8, description="hidden numbers of the strain network")
     heads: int = Field(default=3, ge=1, description="members that share the trunk")
     dropout: float = Field(default=0.15, ge=0, lt=1, description="share of the trunk's numbers dropped in pretraining")
+    element_dropout: float = Field(default=0.15, ge=0, lt=1, description="share of the elements whose learned vector a training step drops")
 
 
 class Output(NamedTuple):
@@ -57,6 +60,11 @@ class Output(NamedTuple):
     gap_logit: torch.Tensor
     strain: torch.Tensor
     volume: torch.Tensor
+
+
+def mean_strain(strain: torch.Tensor) -> torch.Tensor:
+    """``(n,)`` eV/atom: the members' strain energies ``(s, n)`` averaged as they are compared, so that one wild member does not decide."""
+    return NATURAL_ENERGY * torch.expm1(torch.log1p(strain / NATURAL_ENERGY).mean(0))
 
 
 class Dropout(nn.Module):
@@ -181,7 +189,10 @@ class Network(nn.Module):
     def tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What is looked up by atomic number (width numbers a row) and by space group (width, hidden)."""
         groups = torch.cat([self.space_group.weight, self.facts], dim=1)
-        elements = self.element.weight + self.element_properties(self.properties)
+        learned, dropped = self.element.weight, self.settings.element_dropout
+        if self.training and dropped:
+            learned = learned * (torch.rand(len(learned), 1) >= dropped) / (1 - dropped)
+        elements = learned + self.element_properties(self.properties)
         return elements, self.space_group_token(groups), self.space_group_crystal(groups)
 
     def trunk(self, inputs: Inputs, source: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import copy
 import torch
 
 from surrogates.inputs import Inputs
-from surrogates.network import Network
+from surrogates.network import Network, Output, mean_strain
 from surrogates.tables import Table
 
 FIRST_SCALE = 2  # the outputs of a head are energy, gap, log scale of either error, logit of a gap
@@ -29,7 +29,7 @@ def refitted(networks: tuple[Network, ...], table: Table) -> tuple[Network, ...]
     weight = torch.cat([network.head_weight.detach()[:, :, FIRST_SCALE : FIRST_SCALE + 2] for network in networks])
     bias = torch.cat([network.head_bias.detach()[:, 0, FIRST_SCALE : FIRST_SCALE + 2] for network in networks])
     for column in range(2):
-        error = (values[..., column].mean(0) - table.targets[:, column]).abs()
+        error = (values[:, column] - table.targets[:, column]).abs()
         known = ~error.isnan() & ((table.targets[:, column] > 0) | (column == 0))
         weight[:, :, column], bias[:, column] = _fit(hidden[:, known], error[known], weight[:, :, column], bias[:, column])
     made, first = [], 0
@@ -44,7 +44,7 @@ def refitted(networks: tuple[Network, ...], table: Table) -> tuple[Network, ...]
 
 
 def _forward(networks: tuple[Network, ...], table: Table, chunk: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden numbers ``(s, n, hidden)`` of all heads, and energies and gaps ``(s, n, 2)``."""
+    """Hidden numbers ``(s, n, hidden)`` of all heads, and the ensemble's energies and gaps ``(n, 2)``."""
     hidden, values = [], []
     with torch.no_grad():
         for where in torch.arange(len(table)).split(chunk):
@@ -54,8 +54,9 @@ def _forward(networks: tuple[Network, ...], table: Table, chunk: int = 1024) -> 
                 crystal = network.trunk(inputs, torch.zeros(len(where), dtype=torch.int64))
                 outputs.append(network.outputs(crystal, *network.cell(crystal, inputs)))
             hidden.append(torch.cat([numbers for _, numbers in outputs]))
-            values.append(torch.cat([torch.stack([said.energy + said.strain, said.gap.clamp(min=0)], dim=2) for said, _ in outputs]))
-    return torch.cat(hidden, dim=1), torch.cat(values, dim=1)
+            said = Output(*(torch.cat(parts) for parts in zip(*(output for output, _ in outputs), strict=True)))
+            values.append(torch.stack([said.energy.mean(0) + mean_strain(said.strain), said.gap.clamp(min=0).mean(0)], dim=1))
+    return torch.cat(hidden, dim=1), torch.cat(values)
 
 
 def _fit(hidden: torch.Tensor, error: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
 from surrogates.learning import TrainingSettings, train_network
-from surrogates.network import Network, Output
+from surrogates.network import Network, Output, mean_strain
 from surrogates.scales import refitted
 from surrogates.tables import KEPT_APART, Deformations, Table, deformations, join, matbench_table, seed_table
 from surrogates.wrong_cells import load_function
@@ -61,7 +61,7 @@ def calibrated(networks: tuple[Network, ...], table: Table, deformed: Deformatio
     strain = labels = None
     if deformed is not None and len(deformed):
         cells = deformed.deformed()
-        strain = run(networks, cells, torch.zeros(len(cells), dtype=torch.int64)).strain.mean(0)
+        strain = mean_strain(run(networks, cells, torch.zeros(len(cells), dtype=torch.int64)).strain)
         labels = deformed.energies
     return Ensemble(networks, fit(output, far, table.targets, strain, labels), distance)
 

@@ -19,6 +19,19 @@ def test_coverage_is_what_it_promises_on_rows_it_did_not_see():
     assert found.far == pytest.approx(0.8, abs=0.25)
 
 
+def test_a_fixed_ratio_of_powers_is_kept_and_covers_what_is_asked():
+    generator = torch.Generator().manual_seed(1)
+    scale, spread = torch.rand(2, 20_000, generator=generator) * 0.2 + 0.02
+    error = torch.randn(20_000, generator=generator) * scale
+    zeros, counted = torch.zeros(20_000), torch.ones(20_000, dtype=torch.bool)
+    found = fit_property(error, scale, spread, zeros, counted, coverage=0.93, ratio=0.5)
+    assert found.spread == pytest.approx(0.5 * found.scale, rel=1e-3)
+    assert (error.abs() <= NINETY * found.variance(scale, spread, zeros).sqrt()).float().mean() == pytest.approx(0.93, abs=0.002)
+    free = fit_property(error, scale, spread, zeros, counted)
+    assert free.scale > 0.7
+    assert free.spread < 0.1
+
+
 def test_gaps_are_calibrated_on_non_metals():
     generator = torch.Generator().manual_seed(0)
     n = 10_000

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,11 @@ def test_shapes_and_meaning(shipped):
     n, k = len(CRYSTALS), len(shipped.properties)
     assert found.members.shape == (shipped.members, n, k)
     assert shipped.members >= 8
-    torch.testing.assert_close(found.mean, found.members.mean(0))
+    torch.testing.assert_close(found.mean[:, 1], found.members[:, :, 1].mean(0))
+    rows = Rows.from_batch(batch())
+    without = shipped.predict_rows(replace(rows, lattice_parameters=torch.full_like(rows.lattice_parameters, torch.nan)))
+    torch.testing.assert_close(without.mean, without.members.mean(0))
+    torch.testing.assert_close(found.mean[:, 0], without.mean[:, 0] + found.strain)
     assert found.standard_deviation.shape == (n, k)
     assert (found.standard_deviation > 0).all()
     assert found.distance.shape == (n,)

@@ -5,8 +5,8 @@ import torch
 
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
-from surrogates.learning import TrainingSettings, huber, log_strain, train_network
-from surrogates.network import Network
+from surrogates.learning import SMALLEST_MATRIX, TrainingSettings, huber, log_strain, make_optimisers, train_network
+from surrogates.network import Network, NetworkSettings, mean_strain
 from surrogates.tables import Deformations, Table
 from tests.surrogates.helpers import CRYSTALS, SMALL, batch
 
@@ -87,11 +87,44 @@ def test_corrections_start_at_zero_and_touch_their_level_only(network):
     torch.testing.assert_close(correction[..., 1], moved.gap - exact.gap)
 
 
+def test_strains_are_averaged_as_they_are_compared():
+    strain = torch.tensor([[0.0, 0.2, 0.1], [0.0, 0.2, 5.0]])
+    found = mean_strain(strain)
+    torch.testing.assert_close(found[:2], strain[0, :2])
+    torch.testing.assert_close(log_strain(found), log_strain(strain).mean(0))
+    assert found[2] < strain[:, 2].mean() / 2
+
+
 def test_huber_meets_itself_and_log_strain_is_odd():
     elbow = torch.tensor(0.15)
     assert float(huber(elbow, 0.15)) == pytest.approx(0.075)
     assert float(huber(torch.tensor(1.15), 0.15)) == pytest.approx(1.075)
     torch.testing.assert_close(log_strain(torch.tensor([-0.3, 0.3])).sum(), torch.tensor(0.0))
+
+
+def test_every_weight_has_one_optimiser_and_muon_only_large_dense_layers():
+    network = Network(NetworkSettings())
+    adam, muon = make_optimisers(network, TrainingSettings())
+    sizes = [len(optimiser.param_groups[0]["params"]) for optimiser in (adam, muon)]
+    assert all(sizes)
+    held = [id(weight) for optimiser in (adam, muon) for group in optimiser.param_groups for weight in group["params"]]
+    assert sorted(held) == sorted(id(weight) for weight in network.parameters())
+    assert all(weight.ndim == 2 and min(weight.shape) >= SMALLEST_MATRIX for weight in muon.param_groups[0]["params"])
+    assert id(network.element.weight) not in {id(weight) for weight in muon.param_groups[0]["params"]}
+
+
+def test_learned_vectors_of_elements_are_dropped_in_training_only():
+    rows, source = Rows.from_batch(batch()), torch.zeros(4, dtype=torch.int64)
+    network = Network(SMALL.model_copy(update={"dropout": 0.0, "element_dropout": 0.5}))
+    with torch.no_grad():
+        assert torch.equal(network.eval()(Inputs.of(rows), source).energy, network(Inputs.of(rows), source).energy)
+        network.train()
+        drawn = torch.stack([network.tables()[0] for _ in range(400)])
+    assert not torch.equal(drawn[0], drawn[1])
+    own = network.element_properties(network.properties)
+    whole = ((drawn - own) == 0).all(2)  # an element loses its whole vector or nothing of it
+    assert whole.float().mean() == pytest.approx(0.5, abs=0.02)
+    torch.testing.assert_close(drawn.mean(0), network.eval().tables()[0], atol=0.06, rtol=0)
 
 
 def test_training_fits_a_few_rows_twice_alike_and_leaves_the_global_generator_alone():
