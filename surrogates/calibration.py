@@ -54,10 +54,13 @@ class Calibration(BaseModel):
 
 
 def inputs(output: Output) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """For energy and gap: the mean learned scale and the members' standard deviation, ``(n,)`` each."""
+    """For energy and gap: the learned scale, averaged in logarithms as it is learned, and the members' standard deviation, ``(n,)`` each.
+
+    Gaps below zero count as they are: members that agree on a metal only because they are cut off there do not agree.
+    """
     return [
-        (output.log_scale_energy.clamp(-7, 3).exp().mean(0), spread(output.energy + output.strain)),
-        (output.log_scale_gap.clamp(-7, 3).exp().mean(0), spread(output.gap.clamp(min=0))),
+        (output.log_scale_energy.clamp(-7, 3).mean(0).exp(), spread(output.energy + output.strain)),
+        (output.log_scale_gap.clamp(-7, 3).mean(0).exp(), spread(output.gap)),
     ]
 
 
