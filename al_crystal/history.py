@@ -77,12 +77,17 @@ class RoundState:
     metrics: dict[str, Any] | None = None
 
     def missing(self, retries: int = 0) -> list[tuple[Crystal, int]]:
-        """Crystals still to be labelled with the number of the next attempt: unlabelled, or ``failed`` fewer than ``retries`` + 1 times."""
-        return [
-            (candidate.crystal, self.attempts.get(candidate.id, 0))
+        """Crystals still to be labelled with the number of the next attempt: unlabelled, or ``failed`` fewer than ``retries`` + 1 times.
+
+        The largest come first, so that workers do not wait at the end for a long one that began last.
+        """
+        left = [
+            candidate
             for candidate in self.candidates
             if candidate.id not in self.labels or (self.labels[candidate.id].status == "failed" and self.attempts[candidate.id] <= retries)
         ]
+        left.sort(key=lambda candidate: -candidate.crystal.number_of_atoms)
+        return [(candidate.crystal, self.attempts.get(candidate.id, 0)) for candidate in left]
 
 
 @dataclass

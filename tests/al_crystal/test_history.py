@@ -20,6 +20,17 @@ def _begin(history: History) -> None:
     history.append(Picks(round=0, candidates=[candidate(item) for item in CRYSTALS]))
 
 
+def test_the_largest_crystals_are_labelled_first(tmp_path):
+    sizes = [4, 16, 8]
+    crystals = [
+        item.model_copy(update={"composition": {"Na": size // 2, "Cl": size // 2}}) for item, size in zip(CRYSTALS, sizes, strict=False)
+    ]
+    with History(tmp_path) as history:
+        history.append(Start(campaign="abc", facts={}))
+        history.append(Picks(round=0, candidates=[candidate(item) for item in crystals]))
+        assert [item.number_of_atoms for item, _ in history.state.rounds[0].missing()] == [16, 8, 4]
+
+
 def test_what_is_appended_is_read_again(tmp_path):
     with History(tmp_path) as history:
         _begin(history)
