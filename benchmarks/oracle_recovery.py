@@ -1,10 +1,9 @@
 """Recovery: real structures, strained by up to 5 % and rattled by 0.1 Å, relaxed without symmetry: do they come back?
 
 ``python benchmarks/oracle_recovery.py --potential NAME`` takes 200 real structures of up to 20 atoms as published, gives each a random
-symmetric strain (components up to 5 %) and a random displacement of each atom (0.1 Å along each axis, normal), relaxes it as any
-structure given by hand is relaxed (the atoms first, then everything) with nothing known of its symmetry, and asks pymatgen's
-StructureMatcher (default tolerances: 0.2 in length, 0.3 in sites, 5 degrees) whether it is the same structure again: once as the
-published one, once as the published one relaxed by this potential with its symmetry kept.
+symmetric strain (components up to 5 %) and a random displacement of each atom (0.1 Å along each axis, normal), relaxes it with nothing
+known of its symmetry, and asks pymatgen's StructureMatcher (default tolerances: 0.2 in length, 0.3 in sites, 5 degrees) whether it is
+the same structure again: once as the published one, once as the published one relaxed by this potential with its symmetry kept.
 
 ``--control`` says whose fault a loss is: the structure relaxed with its symmetry is stirred by at most 0.01 or 0.03 Å per axis (and
 0.25 or 0.75 % of strain) and relaxed again without symmetry, to a fifth of the usual limits. One that leaves even so is a saddle
@@ -26,7 +25,7 @@ import typer
 from al_crystal.seeds import rng
 from oracles.fit_positions import conventional, read_rows
 from oracles.potentials import Potential, UnknownElement, load, resolve
-from oracles.relaxation import Relaxed, relax_all, relax_atoms_first
+from oracles.relaxation import Relaxed, relax_all
 from oracles.settings import RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell, stirred
 
@@ -72,7 +71,7 @@ def _measured(cell: SymmetricCell, potential: Potential, seed: int, number: int,
     settings = RelaxationSettings()
     try:
         kept = relax_all([cell], potential, settings)[0]
-        back = relax_atoms_first([_disturbed(cell, rng(seed, 0, "benchmark/rattle", number))], potential, settings)[0]
+        back = relax_all([_disturbed(cell, rng(seed, 0, "benchmark/rattle", number))], potential, settings)[0]
     except UnknownElement:
         return line | {"kept": "unknown element", "back": "unknown element", "as relaxed": False, "as published": False, "difference": 0.0}
     line |= {"kept": kept.outcome, "back": back.outcome, "difference": back.energy_per_atom - kept.energy_per_atom}

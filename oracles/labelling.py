@@ -70,7 +70,7 @@ class Labeller:
     def label_structure(self, structure: Any, attempt: int = 0) -> Label:
         """The label of a structure whose atoms are known: relaxed as it is, without a search."""
         from oracles.potentials import load
-        from oracles.relaxation import relax_atoms_first
+        from oracles.relaxation import relax_all
         from oracles.symmetric_cell import SymmetricCell
 
         crystal = crystal_of(structure, self.settings.symprec)
@@ -80,7 +80,7 @@ class Labeller:
             potential = load(self.record)
             potential.check_elements([structure])
             cell = SymmetricCell.from_structure(structure, symprec=self.settings.symprec)
-            relaxed = relax_atoms_first([cell], potential, self.settings.relaxation)[0]
+            relaxed = relax_all([cell], potential, self.settings.relaxation)[0]
             checks: dict[str, Any] = {}
             if self.settings.symmetry == "freed":
                 generator = rng(self.seed, attempt, "label", int(crystal.id[:12], 16))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -129,22 +129,6 @@ def relax_all(
 ) -> list[Relaxed]:
     """As :func:`relax`, in the order of the input."""
     return sorted(relax(cells, potential, settings, gentle_steps=gentle_steps, rivals=rivals), key=lambda one: one.index)
-
-
-def relax_atoms_first(cells: Sequence[SymmetricCell], potential: Potential, settings: RelaxationSettings) -> list[Relaxed]:
-    """Bring the atoms to rest in the cells as they are, then relax everything, in the order of the input.
-
-    Atoms that are out of place press on the cell; where both move at once the cell gives way, and the crystal may leave its valley
-    before the atoms are back on their sites. A walk whose first part ends unphysical ends there.
-    """
-    rests = relax_all([replace(cell, fixed_cell=True) for cell in cells], potential, settings)
-    going_on = [rest for rest in rests if rest.outcome != "unphysical"]
-    ended = relax_all([replace(rest.cell, fixed_cell=False) for rest in going_on], potential, settings)
-    whole = {
-        rest.index: replace(one, index=rest.index, evaluations=rest.evaluations + one.evaluations)
-        for rest, one in zip(going_on, ended, strict=True)
-    }
-    return [whole.get(rest.index, rest) for rest in rests]
 
 
 class Walk:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
 from oracles.potentials import EnergiesForcesStresses, Potential, PotentialRecord
-from oracles.relaxation import Walk, relax, relax_all, relax_atoms_first
+from oracles.relaxation import Walk, relax, relax_all
 from oracles.self_test import reference_structure
 from oracles.settings import RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell, stirred
@@ -125,25 +123,6 @@ class Rigged(Potential):
 
 def _still(structure):
     return np.zeros((len(structure), 3)), np.zeros((3, 3))
-
-
-def test_the_atoms_come_to_rest_before_the_cell_moves(emt):
-    """A rattled, strained crystal arrives where its undisturbed twin does; one that the first part ends keeps the cell it was given."""
-    cell = SymmetricCell.from_structure(reference_structure("Cu") * (2, 1, 1), symprec=None)
-    settled = relax_all([cell], emt, SETTINGS)[0]
-    starts = [stirred(settled.cell, np.random.default_rng(seed), 0.1) for seed in range(3)]
-    parts = [relax_all([replace(start, fixed_cell=True)], emt, SETTINGS)[0] for start in starts]
-    found = relax_atoms_first(starts, emt, SETTINGS)
-    assert [one.index for one in found] == [0, 1, 2]
-    for start, part, one in zip(starts, parts, found, strict=True):
-        assert np.array_equal(part.cell.lattice, start.lattice)
-        assert one.outcome == "converged"
-        assert one.evaluations > part.evaluations
-        assert one.energy_per_atom == pytest.approx(settled.energy_per_atom, abs=2e-3)
-        assert not one.cell.fixed_cell
-    lost = relax_atoms_first(starts[:1], Rigged(lambda s: (np.nan, *_still(s))), SETTINGS)[0]
-    assert lost.outcome == "unphysical"
-    assert np.array_equal(lost.cell.lattice, starts[0].lattice)
 
 
 def test_guards():
