@@ -17,7 +17,7 @@ from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
 from surrogates.learning import TrainingSettings, huber, log_strain, row_loss
-from surrogates.network import Network, Output
+from surrogates.network import Network, Output, mean_strain
 from surrogates.replay import replay_rows
 from surrogates.settings import SurrogateSettings
 from surrogates.tables import CONFLICT, PROPERTIES, REFERENCE_LEVEL, Table
@@ -221,8 +221,8 @@ def _errors(networks: tuple[Network, ...], table: Table, shares: Any) -> torch.T
             strain, expected = network.cell(crystal, inputs)
             output, hidden = network.outputs(crystal, strain, expected)
             correction = network.corrections(hidden, table.level)
-            energy = output.energy + strain + correction[..., 0]
-            values.append(torch.stack([energy, (output.gap + correction[..., 1]).clamp(min=0)], dim=2).mean(0))
+            energy = (output.energy + correction[..., 0]).mean(0) + mean_strain(strain)
+            values.append(torch.stack([energy, (output.gap + correction[..., 1]).clamp(min=0).mean(0)], dim=1))
     together = torch.stack(values)
     if shares is None:
         return together.mean(0) - table.targets
