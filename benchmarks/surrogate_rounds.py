@@ -81,7 +81,7 @@ def split(observations: list[Observation], seed: int, share: float) -> tuple[lis
 
 def error(ensemble: Ensemble, table: Table, column: int) -> float:
     """Mean absolute error as served."""
-    difference = ensemble.predict_rows(table.rows).mean[:, column] - table.targets[:, column]
+    difference = ensemble.predict_rows(table.rows).median[:, column] - table.targets[:, column]
     return float(difference[~difference.isnan()].abs().mean())
 
 

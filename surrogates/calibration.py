@@ -20,6 +20,8 @@ class PropertyCalibration(BaseModel):
     """``deviation = factor s^scale (d + FLOOR)^spread (1 + far distance) inflation``, s the learned scale, d the members' spread.
 
     A product of powers ranks errors better than a sum of squares does: either alone says little, both together are convincing.
+    The mean of the belief lies ``lean`` deviations above what the members say, which is nearer to the median: errors of energies
+    are lopsided, a crystal may be far less stable than its like but hardly far more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +30,7 @@ class PropertyCalibration(BaseModel):
     scale: float = Field(default=1.0, ge=0, description="power of the learned error scale")
     spread: float = Field(default=0.0, ge=0, description="power of the members' standard deviation")
     far: float = Field(default=0.2, ge=0, description="growth per unit of distance from the data")
+    lean: float = Field(default=0.0, description="mean of the belief above the members' average, in deviations")
     inflation: float = Field(default=1.0, gt=0, description="factor learned from labels of the campaign")
 
     def variance(self, scale: torch.Tensor, spread: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -44,6 +47,11 @@ class Calibration(BaseModel):
     energy: PropertyCalibration = PropertyCalibration()
     gap: PropertyCalibration = PropertyCalibration()
     strain: float = Field(default=0.3, ge=0, description="relative error of the strain energy")
+
+    @property
+    def lean(self) -> torch.Tensor:
+        """``(2,)`` how many deviations the means of the beliefs lie above what the members say."""
+        return torch.tensor([self.energy.lean, self.gap.lean])
 
     def __call__(self, output: Output, distance: torch.Tensor) -> torch.Tensor:
         """``(n, 2)`` standard deviations in eV/atom and eV, of member outputs ``(s, n)`` and distances ``(n,)``."""
@@ -85,12 +93,14 @@ def fit_property(
     counted: torch.Tensor,
     coverage: float = 0.9,
     ratio: float | None = None,
+    lopsided: bool = False,
 ) -> PropertyCalibration:
     """Maximum likelihood of a Student distribution, then coverage of the 90 % interval, on ``counted`` rows.
 
     Four degrees of freedom, because errors have heavy tails.
     All are ``(n,)``; ``counted`` is a mask (for gaps the non-metals: on metals the interval is easy and would hide the rest).
-    ``ratio`` fixes the power of the spread over that of the scale (see :data:`DISAGREEMENT`); without it both are free.
+    ``ratio`` fixes the power of the spread over that of the scale (see :data:`DISAGREEMENT`); without it both are free. ``error`` is
+    prediction - label; where it is ``lopsided`` the interval is placed so that as many labels lie above it as below.
     """
     from scipy.optimize import minimize
 
@@ -108,9 +118,15 @@ def fit_property(
     start = np.array([0.2, 0.7, 0.3, 0.2])
     bounds = [(-3.0, 4.0), (0.0, 1.5), (0.0, 1.5), (0.02, 3.0)]
     found = calibration(minimize(loss, start, method="Powell", bounds=bounds, options={"xtol": 1e-3, "ftol": 1e-6}).x)
-    scores = error.abs() / found.variance(scale, spread, distance).sqrt()
-    factor = max(1e-4, found.factor * float(scores[counted].quantile(coverage)) / NINETY)
-    values = {"factor": factor, "scale": found.scale, "spread": found.spread, "far": found.far}
+    scores = (error / found.variance(scale, spread, distance).sqrt())[counted]
+    if lopsided:
+        low, high = scores.quantile((1 - coverage) / 2), scores.quantile((1 + coverage) / 2)
+    else:
+        high = scores.abs().quantile(coverage)
+        low = -high
+    factor = max(1e-4, found.factor * float(high - low) / (2 * NINETY))
+    lean = -NINETY * float((high + low) / (high - low)) if high > low else 0.0
+    values = {"factor": factor, "scale": found.scale, "spread": found.spread, "far": found.far, "lean": lean}
     return PropertyCalibration(**{name: float(f"{value:.4g}") for name, value in values.items()})
 
 
@@ -137,7 +153,7 @@ def fit(
         counted = target > 0 if column == 1 else torch.ones_like(target, dtype=torch.bool)
         error = value[known] - target
         coverage, ratio = (HYPOTHETICAL, DISAGREEMENT) if column == 0 else (0.9, None)
-        found.append(fit_property(error, scale[known], spread[known], distance[known], counted, coverage, ratio))
+        found.append(fit_property(error, scale[known], spread[known], distance[known], counted, coverage, ratio, lopsided=column == 0))
     relative = Calibration().strain
     if strain is not None and strain_labels is not None:
         large = strain > 0.1

@@ -35,13 +35,16 @@ class Predictions:
 
     Attributes:
         members: ``(s, n, k)`` eV/atom and eV, in the cells that the crystals state.
-        mean: ``(n, k)``; strain energies are averaged in logarithms (:func:`surrogates.network.mean_strain`), all else plainly.
-        standard_deviation: ``(n, k)`` calibrated: 90 % of held-out labels lie within 1.645 of it.
+        median: ``(n, k)`` what the members say together, as likely too high as too low; strain energies are averaged in
+            logarithms (:func:`surrogates.network.mean_strain`), all else plainly.
+        mean: ``(n, k)`` of the belief: higher than the median where errors are lopsided (see :mod:`surrogates.calibration`).
+        standard_deviation: ``(n, k)`` calibrated: 90 % of held-out labels lie within 1.645 of it from the mean.
         distance: ``(n,)`` from the training data (see :class:`surrogates.distance.Distance`).
         strain: ``(n,)`` eV/atom, the part of the formation energy that the cell costs.
     """
 
     members: torch.Tensor
+    median: torch.Tensor
     mean: torch.Tensor
     standard_deviation: torch.Tensor
     distance: torch.Tensor
@@ -121,7 +124,7 @@ class Ensemble:
         level = self._level(level_of_theory)
         if not len(rows):
             none = torch.zeros(0, len(PROPERTIES))
-            return Predictions(torch.zeros(self.members, *none.shape), none, none, torch.zeros(0), torch.zeros(0))
+            return Predictions(torch.zeros(self.members, *none.shape), none, none, none, torch.zeros(0), torch.zeros(0))
         parts = []
         source = torch.zeros(len(rows), dtype=torch.int64) if source is None else source
         with torch.inference_mode():
@@ -131,6 +134,7 @@ class Ensemble:
                 parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), inputs))
         return Predictions(
             members=torch.cat([part.members for part in parts], dim=1),
+            median=torch.cat([part.median for part in parts]),
             mean=torch.cat([part.mean for part in parts]),
             standard_deviation=torch.cat([part.standard_deviation for part in parts]),
             distance=torch.cat([part.distance for part in parts]),
@@ -142,8 +146,9 @@ class Ensemble:
         distance = self.distance(inputs)
         deviation = self.calibration(output, distance)
         strain = mean_strain(output.strain)
-        mean = torch.stack([output.energy.mean(0) + strain, members[..., 1].mean(0)], dim=1)
-        return Predictions(members, mean, deviation, distance, strain)
+        median = torch.stack([output.energy.mean(0) + strain, members[..., 1].mean(0)], dim=1)
+        mean = median + self.calibration.lean * deviation
+        return Predictions(members, median, mean, deviation, distance, strain)
 
     def _level(self, level_of_theory: str | None) -> int:
         if level_of_theory is None or level_of_theory == REFERENCE_LEVEL:

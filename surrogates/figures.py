@@ -82,16 +82,17 @@ def draw_all(ensemble: Ensemble, sets: TestSets, folder: Path) -> None:
     """Write every figure of one ensemble, as served (source unknown), as PNG files."""
     parts = [ensemble.predict_rows(table.rows) for table in (sets.seed, sets.matbench)]
     targets = np.concatenate([table.targets.numpy() for table in (sets.seed, sets.matbench)]).astype(float)
-    mean = np.concatenate([part.mean.numpy() for part in parts]).astype(float)
+    median = np.concatenate([part.median.numpy() for part in parts]).astype(float)
+    lean = np.concatenate([(part.mean - part.median).numpy() for part in parts]).astype(float)
     deviation = np.concatenate([part.standard_deviation.numpy() for part in parts]).astype(float)
     distance = np.concatenate([part.distance.numpy() for part in parts]).astype(float)
     groups = np.concatenate([table.rows.space_group.numpy() for table in (sets.seed, sets.matbench)])
     scores = {}
     for column, (name, label) in enumerate(zip(("energy", "gap"), LABELS, strict=True)):
         known = ~np.isnan(targets[:, column])
-        error = mean[known, column] - targets[known, column]
-        scores[label] = error / deviation[known, column]
-        parity(targets[known, column], mean[known, column], label).savefig(folder / f"surrogate_parity_{name}.png", dpi=110)
+        error = median[known, column] - targets[known, column]
+        scores[label] = (error + lean[known, column]) / deviation[known, column]
+        parity(targets[known, column], median[known, column], label).savefig(folder / f"surrogate_parity_{name}.png", dpi=110)
         error_by_distance(distance[known], error, deviation[known, column], label).savefig(
             folder / f"surrogate_distance_{name}.png", dpi=110
         )

@@ -240,7 +240,7 @@ def _inflated(ensemble: Ensemble, table: Table, errors: torch.Tensor, settings: 
     """Inflate (or deflate) the spread by the held-out standardised errors, shrunk towards 1 by ``prior_strength`` labels."""
     deviation = ensemble.predict_rows(table.rows).standard_deviation
     total = (deviation.square() + table.noise.square()).sqrt()
-    scores = (errors / total).clamp(-LARGEST_SCORE, LARGEST_SCORE).square()
+    scores = ((errors + ensemble.calibration.lean * deviation) / total).clamp(-LARGEST_SCORE, LARGEST_SCORE).square()
     parts = {}
     for column, name in enumerate(("energy", "gap")):
         known = scores[:, column][~scores[:, column].isnan()]

@@ -32,6 +32,21 @@ def test_a_fixed_ratio_of_powers_is_kept_and_covers_what_is_asked():
     assert free.spread < 0.1
 
 
+def test_lopsided_errors_leave_as_many_labels_above_the_interval_as_below():
+    generator = torch.Generator().manual_seed(2)
+    n, half = 40_000, 20_000
+    scale = torch.rand(n, generator=generator) * 0.2 + 0.02
+    above = -scale * torch.empty(n).exponential_(0.5, generator=generator)  # labels far above the prediction
+    error = torch.where(torch.rand(n, generator=generator) < 0.3, above, scale * torch.randn(n, generator=generator) * 0.5)
+    zeros, counted = torch.zeros(n), torch.ones(half, dtype=torch.bool)
+    found = fit_property(error[:half], scale[:half], zeros[:half], zeros[:half], counted, lopsided=True)
+    deviation = found.variance(scale, zeros, zeros).sqrt()[half:]
+    score = (error[half:] + found.lean * deviation) / deviation
+    assert found.lean > 0.2
+    assert (score < -NINETY).float().mean() == pytest.approx(0.05, abs=0.006)
+    assert (score > NINETY).float().mean() == pytest.approx(0.05, abs=0.006)
+
+
 def test_gaps_are_calibrated_on_non_metals():
     generator = torch.Generator().manual_seed(0)
     n = 10_000
