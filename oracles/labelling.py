@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from oracles.symmetric_cell import SymmetricCell
 
 LIBRARIES = ("matgl", "torch", "pymatgen", "pyxtal", "spglib", "numpy")
-CLOSEST_RELAXED = 0.55  # of the shortest distance of the element pair: atoms that have fallen into each other
+CLOSEST = 0.55  # of the shortest distance of the element pair: atoms that have fallen into each other, or were never apart
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Labeller:
     def _judge(self, crystal: Crystal, found: Sequence[Arrangement], potential: Potential, generator: np.random.Generator) -> Label:
         """Choose the arrangement to keep, free its symmetry if asked, and state its properties.
 
-        That a better arrangement may have been missed is part of the standard deviation of the formation energies.
+        The proposed cell has the energy of whichever arrangement is lowest in it, and none where even there two atoms overlap. That
+        a better arrangement may have been missed is part of the standard deviation of the formation energies.
         """
         from oracles.search import agreeing, search_error
 
@@ -117,8 +118,13 @@ class Labeller:
         label = self._state(crystal, relaxed, potential, checks)
         missed = search_error(found, self.settings.search(self.record.name))
         update: dict[str, Any] = {"cost": {"energy_evaluations": float(evaluations)}, "properties": _less_certain(label.properties, missed)}
-        if label.status == "ok" and best.rest.outcome == "converged":
-            update["proposal_properties"] = _less_certain(self._at_rest(best.rest, potential), missed)
+        at_rest = [one.rest for one in found if one.rest.outcome == "converged"]
+        if label.status == "ok" and at_rest:
+            lowest = min(at_rest, key=lambda rest: rest.energy_per_atom)  # not always what relaxes to the lowest
+            closest = round(_closest(lowest), 3)
+            update["checks"] = label.checks | {"closest_approach_at_rest": closest}
+            if closest >= CLOSEST:  # below, no potential was taught what such a cell costs
+                update["proposal_properties"] = _less_certain(self._at_rest(lowest, potential), missed)
         return label.model_copy(update=update)
 
     def _free(
@@ -151,7 +157,7 @@ class Labeller:
         if relaxed.outcome != "converged":
             return label
         checks["closest_approach"] = round(_closest(relaxed), 3)
-        if checks["closest_approach"] < CLOSEST_RELAXED:
+        if checks["closest_approach"] < CLOSEST:
             reason = f"unphysical: two atoms at {checks['closest_approach']:.2f} of the shortest distance of their pair"
             return label.model_copy(update={"reason": reason, "checks": checks})
         properties, unavailable = self._properties(structure, relaxed, potential)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
@@ -10,6 +12,7 @@ from al_crystal.crystal import Crystal, Label, Value
 from oracles.density import Density
 from oracles.labelling import Labeller, crystal_of, unavailable_properties
 from oracles.potentials import load, resolve
+from oracles.search import search
 from oracles.settings import Heat, OracleSettings, PositionSettings, RelaxationSettings
 from tests.oracles.conftest import EMT
 
@@ -145,3 +148,23 @@ def test_rock_salt_end_to_end(models_folder):
     assert label.proposal_properties["formation_energy_per_atom"].value > label.properties["formation_energy_per_atom"].value
     assert abs(label.checks["second_potential"]["difference"]) < 0.15
     assert len(label.observations(crystal)) == 2
+
+
+@pytest.mark.models
+def test_a_proposed_cell_has_the_energy_of_its_lowest_arrangement_unless_atoms_overlap(models_folder, monkeypatch):
+    settings = OracleSettings(potential="M3GNet", models=models_folder, positions=QUICK)
+    labeller = Labeller(settings, resolve("M3GNet", models_folder), seed=0)
+    crystal = Crystal(space_group=225, composition={"Mg": 4, "O": 4}, lattice_parameters=(4.4, 4.4, 4.4, 90, 90, 90))
+    potential, generator = load(labeller.record), np.random.default_rng(0)
+    first = search(crystal, potential, QUICK, settings.relaxation, generator)[0]
+    lower = replace(first, rest=replace(first.rest, energy=first.rest.energy - first.rest.cell.number_of_atoms))
+    name = "formation_energy_per_atom"
+    alone, together = (labeller._judge(crystal, found, potential, generator) for found in ([first], [first, lower]))
+    assert together.proposal_properties[name].value == pytest.approx(alone.proposal_properties[name].value - 1, abs=1e-4)
+    assert together.properties[name].value == alone.properties[name].value
+    assert alone.checks["closest_approach_at_rest"] > 0.9
+    crowded = replace(first.rest.cell, lattice=0.4 * first.rest.cell.lattice)
+    overlapping = labeller._judge(crystal, [replace(first, rest=replace(first.rest, cell=crowded))], potential, generator)
+    assert overlapping.status == "ok"
+    assert overlapping.checks["closest_approach_at_rest"] < 0.55
+    assert not overlapping.proposal_properties
