@@ -1,4 +1,4 @@
-"""The potentials themselves: matgl models, CHGNet, and any ASE calculator, behind one batched interface."""
+"""The potentials themselves: matgl models, CHGNet, SevenNet, and any ASE calculator, behind one batched interface."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ class MatglPotential(Potential):
             return super().evaluate_cells(cells, derivatives)
         if derivatives:
             return self._evaluate_cells(cells)
-        energies = np.concatenate([self.evaluator.energies(chunk) for chunk in chunks(cells)])
-        return EnergiesForcesStresses(energies, [np.zeros((len(cell.numbers), 3)) for cell in cells], np.zeros((len(cells), 3, 3)))
+        return _energies_alone(np.concatenate([self.evaluator.energies(chunk) for chunk in chunks(cells)]), cells)
 
     def _evaluate_cells(self, cells: Sequence[SymmetricCell]) -> EnergiesForcesStresses:
         assert self.evaluator is not None
@@ -132,6 +131,35 @@ class ChgnetPotential(Potential):
         return results
 
 
+class SevenNetPotential(Potential):
+    """SevenNet with the weights in its wheel, through :mod:`oracles.sevennet`."""
+
+    def __init__(self, record: PotentialRecord) -> None:
+        """Load the weights."""
+        from al_crystal.crystal import ELEMENTS
+        from oracles.sevennet import SevenNetEvaluator
+
+        self.evaluator = SevenNetEvaluator(record.source)
+        super().__init__(record, frozenset(ELEMENTS[number - 1] for number in self.evaluator.rows))
+
+    def evaluate(self, structures: Sequence[Structure]) -> EnergiesForcesStresses:
+        """See :meth:`Potential.evaluate`."""
+        self.check_elements(structures)
+        return EnergiesForcesStresses(*self.evaluator.evaluate([_as_it_is(structure) for structure in structures]))
+
+    def evaluate_cells(self, cells: Sequence[SymmetricCell], derivatives: bool = True) -> EnergiesForcesStresses:
+        """See :meth:`Potential.evaluate_cells`; all atoms are computed."""
+        free = [cell.without_symmetry() for cell in cells]
+        if derivatives:
+            return EnergiesForcesStresses(*self.evaluator.evaluate(free)).symmetrised(cells)
+        return _energies_alone(self.evaluator.energies(free), cells)
+
+    def atom_features(self, structures: Sequence[Structure]) -> list[np.ndarray]:
+        """The scalars of each atom after the last convolution, ``(atoms, 128)``."""
+        self.check_elements(structures)
+        return self.evaluator.atom_features([_as_it_is(structure) for structure in structures])
+
+
 class AsePotential(Potential):
     """Any ASE calculator, one structure at a time."""
 
@@ -157,6 +185,10 @@ class AsePotential(Potential):
 
 def _as_it_is(structure: Structure) -> SymmetricCell:
     return SymmetricCell.from_structure(structure, symprec=None)
+
+
+def _energies_alone(energies: np.ndarray, cells: Sequence[SymmetricCell]) -> EnergiesForcesStresses:
+    return EnergiesForcesStresses(energies, [np.zeros((len(cell.numbers), 3)) for cell in cells], np.zeros((len(cells), 3, 3)))
 
 
 def _joined(parts: Sequence[EnergiesForcesStresses]) -> EnergiesForcesStresses:

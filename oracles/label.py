@@ -16,7 +16,7 @@ TABLES = {".parquet", ".csv"}
 def main(
     file: Annotated[Path, typer.Argument(help="a structure (CIF, POSCAR, ...) or a table of crystals (.parquet, .csv)")],
     output: Annotated[Path | None, typer.Option(help="write the labels here, one JSON object a line")] = None,
-    potential: Annotated[str, typer.Option(help="auto, M3GNet, CHGNet, TensorNet-MatPES or module:callable of an ASE calculator")] = "auto",
+    potential: Annotated[str, typer.Option(help="auto, or any that oracles.potentials.resolve knows")] = "auto",
     models: Annotated[Path | None, typer.Option(help="folder with matgl weights; default $AL_CRYSTAL_MODELS")] = None,
     second_potential: Annotated[str | None, typer.Option(help="a potential whose opinion is recorded among the checks")] = None,
     symmetry: Annotated[str, typer.Option(help="kept, or freed: let go and relaxed again without it")] = "kept",

@@ -31,6 +31,11 @@ MATGL_MODELS: dict[str, tuple[str, str]] = {
 }
 """Short name: (name of the weights, level of theory)."""
 CHGNET_VERSION = "0.3.0"
+SEVENNET_MODELS: dict[str, tuple[str, str]] = {
+    "SevenNet-0": ("SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth", "SevenNet-0-11Jul2024"),
+    "SevenNet-l3i5": ("SevenNet_l3i5/checkpoint_l3i5.pth", "SevenNet-l3i5"),
+}
+"""Short name: (weights in the wheel of sevenn, level of theory)."""
 
 
 class PotentialRefused(RuntimeError):
@@ -46,7 +51,7 @@ class PotentialRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="M3GNet, CHGNet, TensorNet-MatPES, or module:callable of an ASE calculator")
+    name: str = Field(description="short name (see resolve), or module:callable of an ASE calculator")
     source: str = Field(description="folder or file that the weights are in")
     sha256: str = Field(description="SHA-256 of the weights")
     level_of_theory: str = Field(description="what its energies may be compared with: other energies of this very level only")
@@ -74,6 +79,12 @@ class EnergiesForcesStresses:
     def energies_per_atom(self) -> np.ndarray:
         """``(n,)`` eV/atom."""
         return self.energies / np.array([len(force) for force in self.forces])
+
+    def symmetrised(self, cells: Sequence[SymmetricCell]) -> EnergiesForcesStresses:
+        """What was found for all atoms of symmetric cells, on their representatives: the part that the symmetry leaves unchanged."""
+        forces = [cell.symmetric_forces(cell.on_representatives(force)) for cell, force in zip(cells, self.forces, strict=True)]
+        stresses = np.array([cell.symmetric_stress(stress) for cell, stress in zip(cells, self.stresses, strict=True)])
+        return EnergiesForcesStresses(self.energies, forces, stresses)
 
 
 class Potential(ABC):
@@ -103,10 +114,7 @@ class Potential(ABC):
         Without ``derivatives`` forces and stresses may be zero: for ranking by energy. Potentials that can make use of the symmetry
         do; this one evaluates all atoms.
         """
-        found = self.evaluate([cell.to_structure() for cell in cells])
-        forces = [cell.symmetric_forces(cell.on_representatives(force)) for cell, force in zip(cells, found.forces, strict=True)]
-        stresses = np.array([cell.symmetric_stress(stress) for cell, stress in zip(cells, found.stresses, strict=True)])
-        return EnergiesForcesStresses(found.energies, forces, stresses)
+        return self.evaluate([cell.to_structure() for cell in cells]).symmetrised(cells)
 
     def atom_features(self, structures: Sequence[Structure]) -> list[np.ndarray]:
         """One ``(atoms, width)`` array per structure: what the network knows of each atom before its last layer.
@@ -134,9 +142,9 @@ def resolve(name: str = "auto", folder: str | Path | None = None) -> PotentialRe
     """Decide which potential labels and where its weights are; nothing is loaded yet.
 
     Args:
-        name: ``"M3GNet"``, ``"CHGNet"``, ``"TensorNet-MatPES"``, ``"package.module:callable"`` for any ASE calculator (the callable
-            takes no arguments and returns one), or ``"auto"``: M3GNet where its weights can be had, otherwise CHGNet, whose weights
-            are in its wheel.
+        name: ``"M3GNet"``, ``"CHGNet"``, ``"TensorNet-MatPES"``, ``"SevenNet-0"``, ``"SevenNet-l3i5"``, ``"package.module:callable"``
+            for any ASE calculator (the callable takes no arguments and returns one), or ``"auto"``: M3GNet where its weights can be
+            had, otherwise CHGNet, whose weights are in its wheel.
         folder: where to look for weights first (see :func:`oracles.weights.find_weights`).
 
     Raises:
@@ -155,9 +163,12 @@ def resolve(name: str = "auto", folder: str | Path | None = None) -> PotentialRe
             raise PotentialNotFound(f"potential {name!r}: {error}") from error
     if name == "CHGNet":
         return _resolve_chgnet("CHGNet as asked, weights from its wheel")
+    if name in SEVENNET_MODELS:
+        return _resolve_sevennet(name)
     if ":" in name:
         return _resolve_calculator(name)
-    raise PotentialNotFound(f"potential {name!r} is not known; allowed: auto, CHGNet, {', '.join(MATGL_MODELS)}, or module:callable")
+    known = ", ".join([*MATGL_MODELS, *SEVENNET_MODELS])
+    raise PotentialNotFound(f"potential {name!r} is not known; allowed: auto, CHGNet, {known}, or module:callable")
 
 
 def _resolve_matgl(name: str, folder: str | Path | None) -> PotentialRecord:
@@ -182,6 +193,20 @@ def _resolve_chgnet(reason: str) -> PotentialRecord:
     return PotentialRecord(
         name="CHGNet", source=str(files[0]), sha256=sha256_of(files[0]), level_of_theory=f"CHGNet-{CHGNET_VERSION}", reason=reason
     )
+
+
+def _resolve_sevennet(name: str) -> PotentialRecord:
+    weights, level = SEVENNET_MODELS[name]
+    specification = importlib.util.find_spec("sevenn")
+    if specification is None or specification.origin is None:
+        raise PotentialNotFound(
+            f"potential {name!r}: the package sevenn is not installed; it carries the weights: pip install 'al-crystal[sevennet]'"
+        )
+    file = Path(specification.origin).parent / "pretrained_potentials" / weights
+    if not file.is_file():
+        raise PotentialNotFound(f"potential {name!r}: sevenn is installed without its weights ({file} is missing)")
+    reason = f"{name} as asked, weights from the wheel of sevenn"
+    return PotentialRecord(name=name, source=str(file), sha256=sha256_of(file), level_of_theory=level, reason=reason)
 
 
 def _resolve_calculator(name: str) -> PotentialRecord:

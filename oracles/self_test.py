@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oracles.aggregation import AGGREGATIONS
-from oracles.potentials import MATGL_MODELS, Potential, PotentialRecord, PotentialRefused
+from oracles.potentials import MATGL_MODELS, SEVENNET_MODELS, Potential, PotentialRecord, PotentialRefused
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 STRAIN = 0.04
 GOLDEN_TOLERANCE = 0.002  # eV/atom
+PRIMITIVE_VECTORS = {"P": np.eye(3), "F": (1 - np.eye(3)) / 2}
+"""Rows: the primitive vectors of a cubic cell of edge 1, by the first letter of the space group's symbol."""
 
 
 @cache
@@ -35,9 +37,9 @@ def reference_structure(name: str, lattice_constant: float | None = None) -> Str
     from pymatgen.core import Lattice, Structure
 
     crystal = references()["crystals"][name]
-    lattice = Lattice.cubic(lattice_constant or crystal["lattice_constant"])
-    structure = Structure.from_spacegroup(crystal["space_group"], lattice, crystal["species"], crystal["coordinates"])
-    return structure.get_primitive_structure()
+    constant = lattice_constant or crystal["lattice_constant"]
+    lattice = Lattice(constant * PRIMITIVE_VECTORS[crystal["space_group"][0]])
+    return Structure(lattice, crystal["species"], constant * np.array(crystal["coordinates"]), coords_are_cartesian=True)
 
 
 def admit(record: PotentialRecord) -> Potential:
@@ -46,25 +48,24 @@ def admit(record: PotentialRecord) -> Potential:
     Raises:
         PotentialRefused: with a table of what was found and what was expected.
     """
-    from oracles.backends import AsePotential, ChgnetPotential, MatglPotential
+    from oracles.backends import AsePotential, ChgnetPotential, MatglPotential, SevenNetPotential
 
-    if record.name not in MATGL_MODELS:
-        potential: Potential = ChgnetPotential(record) if record.name == "CHGNet" else AsePotential(record)
-        problems = examine(potential)
-        if problems:
-            raise PotentialRefused(_refusal(record, {"as it is": problems}))
-        return potential
+    matgl = record.name in MATGL_MODELS
+    known: dict[str, Any] = dict.fromkeys(MATGL_MODELS, MatglPotential) | dict.fromkeys(SEVENNET_MODELS, SevenNetPotential)
+    known["CHGNet"] = ChgnetPotential
     try:
-        matgl_potential = MatglPotential(record)
+        potential: Any = known.get(record.name, AsePotential)(record)
     except Exception as error:  # whatever reading a damaged file raises: it becomes one refusal with its cause
         raise PotentialRefused(f"{record.name} from {record.source} cannot be loaded: {type(error).__name__}: {error}") from error
     findings = {}
-    for aggregation in AGGREGATIONS if record.aggregation is None else (record.aggregation,):
-        matgl_potential.use_aggregation(aggregation)
-        findings[aggregation] = examine(matgl_potential)
-        if not findings[aggregation]:
-            return matgl_potential
-    raise PotentialRefused(_refusal(record, {f"messages summed into the {key}": value for key, value in findings.items()}))
+    for aggregation in (None,) if not matgl else AGGREGATIONS if record.aggregation is None else (record.aggregation,):
+        if aggregation is not None:
+            potential.use_aggregation(aggregation)
+        how = "as it is" if aggregation is None else f"messages summed into the {aggregation}"
+        findings[how] = examine(potential)
+        if not findings[how]:
+            return potential
+    raise PotentialRefused(_refusal(record, findings))
 
 
 def examine(potential: Potential) -> list[str]:

@@ -82,7 +82,8 @@ class OracleSettings(Settings):
     """The YAML section ``oracles``: all that decides a label, besides the crystal and the campaign's seed."""
 
     potential: str = Field(
-        default="auto", description="auto (M3GNet, else CHGNet), M3GNet, CHGNet, TensorNet-MatPES, module:callable (ASE)"
+        default="auto",
+        description="auto (M3GNet, else CHGNet), M3GNet, CHGNet, TensorNet-MatPES, SevenNet-0, SevenNet-l3i5, module:callable (ASE)",
     )
     models: Path | None = Field(default=None, description="folder with matgl weights; default $AL_CRYSTAL_MODELS, then matgl's hub")
     second_potential: str | None = Field(default=None, description="potential whose formation energy is recorded beside")

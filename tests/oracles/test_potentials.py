@@ -74,6 +74,14 @@ def test_only_an_absent_cache_entry_means_not_cached(nowhere, monkeypatch):
         weights.find_weights("M3GNet-MP-2021.2.8-PES")
 
 
+@pytest.mark.parametrize("name", references()["crystals"])
+def test_reference_crystals_are_what_they_say(name):
+    structure = reference_structure(name, 4.5)
+    assert structure.get_space_group_info()[0] == references()["crystals"][name]["space_group"]
+    assert structure.get_primitive_structure().num_sites == structure.num_sites
+    assert structure.volume * {"P": 1, "F": 4}[references()["crystals"][name]["space_group"][0]] == pytest.approx(4.5**3)
+
+
 def test_an_ase_calculator_passes_on_the_elements_it_knows(emt):
     assert examine(emt) == []
     found = emt.evaluate([reference_structure("Cu")])
