@@ -24,7 +24,7 @@ from oracles.training.structures import labelled_crystals, read_energies
 def main(
     cache: Annotated[Path, typer.Option(help="energies of the potential")],
     data: Annotated[Path, typer.Option(help="development data", envvar="AL_CRYSTAL_DATA")],
-    potential: Annotated[str, typer.Option(help="M3GNet or CHGNet")] = "M3GNet",
+    potential: Annotated[str, typer.Option(help="M3GNet, CHGNet or SevenNet-l3i5")] = "M3GNet",
     output: Annotated[Path, typer.Option(help="where the numbers go")] = Path("oracle_formation_energy.json"),
 ) -> None:
     """Measure the error of the shipped formation energies."""

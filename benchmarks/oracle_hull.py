@@ -32,7 +32,7 @@ ELEMENTS = "H Li B C N O F Na Mg Al Si P S Cl K V Mn Fe Co Ni Cu Se".split()
 def main(
     cache: Annotated[Path, typer.Option(help="energies of the potential")],
     data: Annotated[Path, typer.Option(help="development data", envvar="AL_CRYSTAL_DATA")],
-    potential: Annotated[str, typer.Option(help="M3GNet or CHGNet")] = "M3GNet",
+    potential: Annotated[str, typer.Option(help="M3GNet, CHGNet or SevenNet-l3i5")] = "M3GNet",
     output: Annotated[Path, typer.Option(help="where the numbers go")] = Path("oracle_hull.json"),
 ) -> None:
     """Measure energies above hull."""

@@ -141,7 +141,7 @@ def scales(data: DataFolder) -> None:
 def potential(
     cache: Annotated[Path, typer.Option(help="folder that oracles.training.structures filled")],
     data: DataFolder,
-    potential: Annotated[str, typer.Option(help="M3GNet or CHGNet")] = "M3GNet",
+    potential: Annotated[str, typer.Option(help="M3GNet, CHGNet or SevenNet-l3i5")] = "M3GNet",
 ) -> None:
     """Fit element references and corrections for one potential."""
     from oracles.potentials import resolve

@@ -62,23 +62,26 @@ def to_structure(row: dict[str, Any]) -> Structure:
     return Structure(Lattice.from_parameters(*row["lat"]), row["sp"], row["fc"])
 
 
-def fill_cache(potential: Potential, rows: list[dict[str, Any]], cache: Path) -> Iterator[int]:
-    """Write one file per :data:`CHUNK` structures with energies and atom features; yields how many structures are done."""
+def fill_cache(potential: Potential, rows: list[dict[str, Any]], cache: Path, features: bool = True) -> Iterator[int]:
+    """Write one file per :data:`CHUNK` structures with energies and, if asked, atom features; yields how many structures are done."""
+    from oracles.symmetric_cell import SymmetricCell
+
     cache.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(rows), CHUNK):
         file = cache / f"{start // CHUNK:04d}.npz"
         if not file.exists():
             chunk = rows[start : start + CHUNK]
             structures = [to_structure(row) for row in chunk]
-            features = potential.atom_features(structures)
+            cells = [SymmetricCell.from_structure(structure, symprec=None) for structure in structures]
+            content = {
+                "ids": np.array([f"{row['src']}|{row['id']}" for row in chunk]),
+                "energy": potential.evaluate_cells(cells, derivatives=False).energies,
+                "atoms": np.array([len(structure) for structure in structures]),
+            }
+            if features:
+                content["features"] = np.concatenate(potential.atom_features(structures)).astype(np.float16)
             partial = file.with_suffix(".partial.npz")
-            np.savez(
-                partial,
-                ids=np.array([f"{row['src']}|{row['id']}" for row in chunk]),
-                energy=potential.evaluate(structures).energies,
-                atoms=np.array([len(structure) for structure in structures]),
-                features=np.concatenate(features).astype(np.float16),
-            )
+            np.savez(partial, **content)  # type: ignore[arg-type]
             partial.rename(file)
         yield min(start + CHUNK, len(rows))
 
@@ -107,16 +110,21 @@ def read_features(cache: Path) -> Iterator[tuple[str, np.ndarray]]:
 def main(
     cache: Annotated[Path, typer.Option(help="folder to fill")],
     data: Annotated[Path, typer.Option(help="development data", envvar="AL_CRYSTAL_DATA")],
-    potential: Annotated[str, typer.Option(help="M3GNet or CHGNet")] = "M3GNet",
+    potential: Annotated[str, typer.Option(help="any that oracles.potentials.resolve knows")] = "M3GNet",
+    share: Annotated[float, typer.Option(help="part of the structures, drawn at random", min=0.01, max=1.0)] = 1.0,
+    features: Annotated[bool, typer.Option(help="atom features, which a band-gap head reads")] = True,
 ) -> None:
-    """Cache a potential's energies and atom features of all labelled structures."""
+    """Cache a potential's energies and atom features of the labelled structures."""
     import torch
 
+    from al_crystal.seeds import rng
     from oracles.potentials import load, resolve
 
     torch.set_num_threads(1)
     rows = structure_rows(data)
-    for done in fill_cache(load(resolve(potential)), rows, cache):
+    chosen = rng(0, 0, "training/structures").random(len(rows)) < share
+    rows = [row for row, taken in zip(rows, chosen, strict=True) if taken]
+    for done in fill_cache(load(resolve(potential)), rows, cache, features):
         typer.echo(f"{done} of {len(rows)} structures")
 
 

@@ -9,6 +9,7 @@ from oracles.base import Context, PropertyUnavailable
 from oracles.formation_energy import FormationEnergy, reference_energies
 from oracles.materials_project import MP2018, MP2020, CompositionTerms, composition_terms, convert
 from oracles.potentials import CHGNET_VERSION, MATGL_MODELS, load, resolve
+from oracles.training import structures
 from oracles.training.formation_energy import apply_terms, error_model, fit_terms, formula_key, parse_formula
 from tests.contracts import OracleContract
 
@@ -161,3 +162,16 @@ def test_hull_file_is_carried_to_the_newer_scale(tmp_path):
     hull = Hull.from_file(tmp_path / "new.csv", MP2020)
     assert len(hull) == 2
     assert hull.energies([{"Cd": 1, "Se": 1}]) == pytest.approx(convert({"Cd": 1, "Se": 1}, -0.6, MP2018, MP2020), abs=1e-4)
+
+
+def test_energies_are_cached_once_with_or_without_features(emt, tmp_path, monkeypatch):
+    rows = [{"src": "here", "id": str(edge), "lat": [edge] * 3 + [90] * 3, "sp": ["Cu"], "fc": [[0, 0, 0]]} for edge in (2.4, 2.5, 2.6)]
+    monkeypatch.setattr(structures, "CHUNK", 2)
+    assert list(structures.fill_cache(emt, rows, tmp_path, features=False)) == [2, 3]
+    cached = structures.read_energies(tmp_path).set_index("id")["energy_per_atom"]
+    expected = emt.evaluate([structures.to_structure(row) for row in rows]).energies
+    assert cached.to_dict() == pytest.approx({f"here|{row['id']}": energy for row, energy in zip(rows, expected, strict=True)})
+    with pytest.raises(NotImplementedError, match="no per-atom features"):
+        list(structures.fill_cache(emt, rows, tmp_path / "other"))
+    monkeypatch.setattr(emt, "evaluate", lambda *_: pytest.fail("computed again"))
+    assert list(structures.fill_cache(emt, rows, tmp_path, features=False)) == [2, 3]
