@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -37,7 +36,6 @@ class TrainingSettings(BaseModel):
     gap_weight: float = Field(default=0.35, ge=0, description="weight of the gap loss against the energy loss")
     volume_weight: float = Field(default=1.5, ge=0, description="weight of the error of the log volume that real cells teach")
     unstable_weight: float = Field(default=2.5, ge=0, description="weight of rows with a formation energy above zero")
-    inside_weight: float = Field(default=2.0, ge=0, description="weight of the energies of rows within the sampler's 22 elements")
 
 
 def huber(error: torch.Tensor, elbow: float) -> torch.Tensor:
@@ -58,14 +56,12 @@ def row_loss(
 
     ``with_cell`` (n,) says for which rows the strain of the cell counts towards the energy, ``real`` (n,) which cells are those of
     relaxed crystals (they teach the expected volume, and that their strain is small). Labels with noise s count less, by
-    ``1 / (1 + (s / elbow)^2)``; rows that the table's column ``in_22el`` marks count more.
+    ``1 / (1 + (s / elbow)^2)``.
     """
     energy_known, gap_known = (~table.targets.isnan()).unbind(1)
     target_energy, target_gap = table.targets.nan_to_num().unbind(1)
     weight = 1 / (1 + (table.noise / torch.tensor([settings.energy_elbow, settings.gap_elbow])).square())
-    inside = torch.tensor(table.columns.get("in_22el", np.zeros(len(table))).astype(bool))
     weight_energy = weight[:, 0] * energy_known * torch.where(target_energy > 0, settings.unstable_weight, 1.0)
-    weight_energy = weight_energy * torch.where(inside, settings.inside_weight, 1.0)
     weight_gap = weight[:, 1] * gap_known
     error = output.energy + torch.where(with_cell, output.strain, 0.0) - target_energy
     energy = (huber(error, settings.energy_elbow) * weight_energy).sum() / weight_energy.sum().clamp(min=1)
