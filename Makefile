@@ -33,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dev,notebook]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,notebook,sevennet]"
 	(echo "# Every package of the environment, exact; renew with 'make lock' after changing pyproject.toml."; \
 	 $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^torch( @.*|==2\.13\.0.*)$$/torch==2.13.0/') > requirements.lock
 
