@@ -44,14 +44,14 @@ def labelled_crystals(data_folder: Path) -> pd.DataFrame:
     return table
 
 
-def structure_rows(data_folder: Path) -> list[dict[str, Any]]:
-    """The published structures of up to :data:`LARGEST` atoms, sorted by size: ``src, id, lat, sp, fc``."""
+def structure_rows(data_folder: Path, largest: int = LARGEST) -> list[dict[str, Any]]:
+    """The published structures of up to ``largest`` atoms, sorted by size: ``src, id, lat, sp, fc``."""
     rows = []
     for file in sorted((data_folder / "structures").glob("*.jsonl.gz")):
         if file.name.startswith(OTHER_FUNCTIONAL):
             continue
         with gzip.open(file, "rt") as lines:
-            rows += [row for row in map(json.loads, lines) if len(row["sp"]) <= LARGEST]
+            rows += [row for row in map(json.loads, lines) if len(row["sp"]) <= largest]
     return sorted(rows, key=lambda row: len(row["sp"]))
 
 
@@ -112,6 +112,7 @@ def main(
     data: Annotated[Path, typer.Option(help="development data", envvar="AL_CRYSTAL_DATA")],
     potential: Annotated[str, typer.Option(help="any that oracles.potentials.resolve knows")] = "M3GNet",
     share: Annotated[float, typer.Option(help="part of the structures, drawn at random", min=0.01, max=1.0)] = 1.0,
+    largest: Annotated[int, typer.Option(help="atoms of the largest structure", min=1)] = LARGEST,
     features: Annotated[bool, typer.Option(help="atom features, which a band-gap head reads")] = True,
 ) -> None:
     """Cache a potential's energies and atom features of the labelled structures."""
@@ -121,7 +122,7 @@ def main(
     from oracles.potentials import load, resolve
 
     torch.set_num_threads(1)
-    rows = structure_rows(data)
+    rows = structure_rows(data, largest)
     chosen = rng(0, 0, "training/structures").random(len(rows)) < share
     rows = [row for row, taken in zip(rows, chosen, strict=True) if taken]
     for done in fill_cache(load(resolve(potential)), rows, cache, features):

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from oracles.base import Context, PropertyUnavailable
 from oracles.formation_energy import FormationEnergy, reference_energies
 from oracles.materials_project import MP2018, MP2020, CompositionTerms, composition_terms, convert
-from oracles.potentials import CHGNET_VERSION, MATGL_MODELS, load, resolve
+from oracles.potentials import CHGNET_VERSION, MATGL_MODELS, SEVENNET_MODELS, load, resolve
 from oracles.training import structures
 from oracles.training.formation_energy import apply_terms, error_model, fit_terms, formula_key, parse_formula
 from tests.contracts import OracleContract
 
-LEVELS = [MATGL_MODELS["M3GNet"][1], f"CHGNet-{CHGNET_VERSION}"]
+LEVELS = [MATGL_MODELS["M3GNet"][1], f"CHGNet-{CHGNET_VERSION}", SEVENNET_MODELS["SevenNet-l3i5"][1]]
 ELEMENTS = "H Li B C N O F Na Mg Al Si P S Cl K V Mn Fe Co Ni Cu Se Ba Te Br".split()
 compositions = st.dictionaries(st.sampled_from(ELEMENTS), st.integers(1, 16), min_size=1, max_size=5)
 
@@ -124,9 +124,11 @@ def rock_salt(first: str, second: str, constant: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("M3GNet", marks=pytest.mark.models), "CHGNet"])
+@pytest.mark.parametrize("name", [pytest.param("M3GNet", marks=pytest.mark.models), "CHGNet", "SevenNet-l3i5"])
 def test_formation_energies_of_real_crystals(name, request):
     """Materials Project values (2020 scale): MgO -3.04, NaCl -2.11 eV/atom (mp-1265, mp-22862)."""
+    if name in SEVENNET_MODELS:
+        pytest.importorskip("sevenn", reason="sevenn is not installed (pip install 'al-crystal[sevennet]')")
     folder = request.getfixturevalue("models_folder") if name == "M3GNet" else None
     potential = load(resolve(name, folder))
     structures = [rock_salt("Mg", "O", 4.26), rock_salt("Na", "Cl", 5.69)]
