@@ -1,11 +1,12 @@
 """SevenNet evaluated on many crystals at once: the same function as its own calculator's, written for small periodic cells.
 
-Two identities, both exact (tests compare with SevenNet's own ASE calculator):
+Two rearrangements, both exact (tests compare with SevenNet's own ASE calculator):
 
 - *Images share features.* A convolution sums, over the bonds e from atom i to the periodic images of atom j, the product of j's features,
   the harmonics Y(e) and the weights W h(e), where W is the last, linear layer of the radial network and h what that layer reads. Nothing
   but h and Y depends on the image, so the sum over images of h(e) Y(e) is taken first, and the costly product once per pair of atoms.
-- *Products of a pair.* What is left is a tensor product of j's features with one tensor per channel, which e3nn writes out.
+- *Coupling belongs to atoms.* Wigner's symbols are multiplied into the features of each atom, so that what is left of the product is, for
+  every channel, one matrix (from all neighbours and harmonics into all atoms of a crystal) times another: a batched matrix product.
 
 SevenNet: Park et al., J. Chem. Theory Comput. 20, 4857 (2024); its architecture is NequIP's (Batzner et al., Nat. Commun. 13, 2453
 (2022)). Its features do not tell a vector from a pseudovector, so that an energy may change when the crystal is inverted.
@@ -31,7 +32,12 @@ PAIR, PLACE, SHAPE = "pair", "place", "shape"
 
 @dataclass(frozen=True)
 class Path:
-    """One product of features with harmonics: places among the inputs and results, ``(channels, hidden)`` weights, Wigner's 3j symbols."""
+    """One product of features with harmonics of one degree.
+
+    Attributes:
+        feature, result: places among the blocks of features that go in and of those that come out.
+        weight: ``(channels, hidden)``. coupling: Wigner's 3j symbols ``(2l + 1 of the feature, of the harmonic, of the result)``, scaled.
+    """
 
     feature: int
     result: int
@@ -147,7 +153,7 @@ class SevenNetEvaluator:
         from sevenn.nn.convolution import IrrepsConvolution
         from sevenn.util import load_checkpoint
 
-        model = load_checkpoint(checkpoint).build_model()
+        model: Any = load_checkpoint(checkpoint).build_model()
         self.cutoff = float(model.cutoff)
         self.rows = {int(number): int(row) for number, row in model.type_map.items()}
         layers = {name: PairConvolution(layer) if isinstance(layer, IrrepsConvolution) else layer for name, layer in model.named_children()}
