@@ -13,14 +13,17 @@ import typer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="M3GNet, CHGNet, TensorNet-MatPES; all of them by default")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="M3GNet, SevenNet-l3i5...; by default all that are installed")]
 Folder = Annotated[Path | None, typer.Option(help="look here only; otherwise $AL_CRYSTAL_MODELS, matgl's cache, matgl's hub")]
 
 
 def _known() -> list[str]:
-    from oracles.potentials import MATGL_MODELS
+    """The potentials whose package is installed."""
+    from importlib.util import find_spec
 
-    return [*MATGL_MODELS, "CHGNet"]
+    from oracles.potentials import MATGL_MODELS, SEVENNET_MODELS
+
+    return [*MATGL_MODELS, "CHGNet", *(SEVENNET_MODELS if find_spec("sevenn") else ())]
 
 
 @app.command()
@@ -64,13 +67,13 @@ def fetch(
     """Copy the weights into a folder, from wherever they can be had (matgl's hub at last). Exit code 1 if any cannot."""
     import shutil
 
-    from oracles.potentials import MATGL_MODELS, PotentialNotFound, resolve
+    from oracles.potentials import MATGL_MODELS, SEVENNET_MODELS, PotentialNotFound, resolve
     from oracles.weights import MODEL_FILES, sha256_of
 
     missing = 0
     for name in names or list(MATGL_MODELS):
-        if name == "CHGNet":
-            typer.echo("CHGNet: nothing to fetch, its weights are in its wheel")
+        if name == "CHGNet" or name in SEVENNET_MODELS:
+            typer.echo(f"{name}: nothing to fetch, its weights are in its wheel")
             continue
         try:
             record = resolve(name)
