@@ -29,7 +29,8 @@ ENERGY, GAP = "formation_energy_per_atom", "band_gap"
 
 
 def measured(picks: pd.DataFrame) -> dict[str, float]:
-    """Errors of the predictions made before labelling, on the ``ok`` labels of one round."""
+    """Errors of the predictions made before labelling, on the ``ok`` labels of one round that state an energy in the proposed cell."""
+    picks = picks[picks[f"proposal_{ENERGY}"].notna()]
     cell = picks[f"predicted_{ENERGY}"] - picks[f"proposal_{ENERGY}"]
     relaxed = picks[f"predicted_{ENERGY}"] - picks[f"labelled_{ENERGY}"]
     gap = picks[f"predicted_{GAP}"] - picks[f"labelled_{GAP}"]
