@@ -151,7 +151,7 @@ def test_rock_salt_end_to_end(models_folder):
 
 
 @pytest.mark.models
-def test_a_proposed_cell_has_the_energy_of_its_lowest_arrangement_unless_atoms_overlap(models_folder, monkeypatch):
+def test_a_proposed_cell_has_the_energy_of_its_lowest_arrangement_unless_atoms_overlap(models_folder):
     settings = OracleSettings(potential="M3GNet", models=models_folder, positions=QUICK)
     labeller = Labeller(settings, resolve("M3GNet", models_folder), seed=0)
     crystal = Crystal(space_group=225, composition={"Mg": 4, "O": 4}, lattice_parameters=(4.4, 4.4, 4.4, 90, 90, 90))
