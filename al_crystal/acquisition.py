@@ -42,6 +42,10 @@ class PoolPosterior:
     standard_deviation: torch.Tensor
     members: torch.Tensor
 
+    def __getitem__(self, rows: Any) -> PoolPosterior:
+        """Beliefs about these rows."""
+        return PoolPosterior(self.properties, self.mean[rows], self.standard_deviation[rows], self.members[:, rows])
+
 
 class PoolModel(Model):
     """A BoTorch model whose inputs are row numbers of a pool.
@@ -119,6 +123,53 @@ def acquisition_function(
     return qSimpleRegret(model, sampler=sampler, objective=goal)
 
 
+class _Shares:
+    """What a batch holds already of each chemical system, space group and element, and whether a crystal still has room in it."""
+
+    def __init__(self, settings: SelectionSettings, taken: Sequence[Crystal]) -> None:
+        self.settings, self.times = settings, 1
+        self.used: set[tuple[str, int]] = set()
+        self.systems: Counter[str] = Counter()
+        self.groups: Counter[int] = Counter()
+        self.elements: Counter[str] = Counter()
+        for crystal in taken:
+            self.take(crystal)
+
+    def take(self, crystal: Crystal) -> None:
+        self.used.add((crystal.formula, crystal.space_group))
+        self.systems[crystal.chemical_system] += 1
+        self.groups[crystal.space_group] += 1
+        self.elements.update(crystal.composition.keys())
+
+    def is_new(self, crystal: Crystal) -> bool:
+        return (crystal.formula, crystal.space_group) not in self.used
+
+    def has_room(self, crystal: Crystal) -> bool:
+        return (
+            self.systems[crystal.chemical_system] < self.times * self.settings.per_chemical_system
+            and self.groups[crystal.space_group] < self.times * self.settings.per_space_group
+            and all(self.elements[symbol] < self.times * self.settings.per_element for symbol in crystal.composition)
+        )
+
+
+def shortlist(acquisition: MCAcquisitionFunction, crystals: Sequence[Crystal], size: int, settings: SelectionSettings) -> list[int]:
+    """Up to ``size`` rows, the best by themselves under the same rules of diversity as :func:`choose`, each weighed alone."""
+    X = torch.arange(len(crystals), dtype=torch.float64).reshape(-1, 1, 1)
+    best_first = _evaluate(acquisition, X, []).argsort(descending=True, stable=True).tolist()
+    shares = _Shares(settings, ())
+    rows: list[int] = []
+    while len(rows) < size:
+        left = [row for row in best_first if shares.is_new(crystals[row])]
+        if not left:
+            break
+        for row in left:
+            if len(rows) < size and shares.is_new(crystals[row]) and shares.has_room(crystals[row]):
+                shares.take(crystals[row])
+                rows.append(row)
+        shares.times += 1
+    return rows
+
+
 def choose(
     acquisition: MCAcquisitionFunction, crystals: Sequence[Crystal], size: int, settings: SelectionSettings, taken: Sequence[Crystal] = ()
 ) -> list[Pick]:
@@ -129,40 +180,23 @@ def choose(
     a large batch or a narrow space is filled as evenly as it can be. ``taken`` are crystals that are in the batch already. Fewer are
     returned only when every row was taken.
     """
-    formulas = [(crystal.formula, crystal.space_group) for crystal in crystals]
-    used = {(crystal.formula, crystal.space_group) for crystal in taken}
-    systems = Counter(crystal.chemical_system for crystal in taken)
-    groups = Counter(crystal.space_group for crystal in taken)
-    elements = Counter(symbol for crystal in taken for symbol in crystal.composition)
+    shares = _Shares(settings, taken)
     X = torch.arange(len(crystals), dtype=torch.float64).reshape(-1, 1, 1)
     alone = _evaluate(acquisition, X, [])
     best_first = alone.argsort(descending=True, stable=True).tolist()
     picks: list[Pick] = []
-    times = 1
-
-    def has_room(crystal: Crystal) -> bool:
-        return (
-            systems[crystal.chemical_system] < times * settings.per_chemical_system
-            and groups[crystal.space_group] < times * settings.per_space_group
-            and all(elements[symbol] < times * settings.per_element for symbol in crystal.composition)
-        )
-
     while len(picks) < size:
-        left = [row for row in best_first if formulas[row] not in used]
+        left = [row for row in best_first if shares.is_new(crystals[row])]
         if not left:
             break
-        allowed = [row for row in left if has_room(crystals[row])][:SHORTLIST]
+        allowed = [row for row in left if shares.has_room(crystals[row])][:SHORTLIST]
         if not allowed:
-            times += 1
+            shares.times += 1
             continue
         values = _evaluate(acquisition, X[allowed], picks) if picks else alone[allowed]
         best = int(values.argmax())
-        row = allowed[best]
-        picks.append(Pick(row, float(values[best])))
-        used.add(formulas[row])
-        systems[crystals[row].chemical_system] += 1
-        groups[crystals[row].space_group] += 1
-        elements.update(crystals[row].composition.keys())
+        picks.append(Pick(allowed[best], float(values[best])))
+        shares.take(crystals[allowed[best]])
     return picks
 
 

@@ -148,8 +148,14 @@ def _check_targets(campaign: Campaign, campaign_file: Path, potential: Potential
     from oracles.labelling import unavailable_properties
 
     from .config import ConfigError
+    from .screening import ENERGY
 
     unavailable = unavailable_properties(campaign.oracles, potential)
+    if campaign.selection.screened and ENERGY in unavailable:
+        raise ConfigError(
+            f"{campaign_file}: `selection.screened`: {potential.record.name} states no formation energies: {unavailable[ENERGY]}\n"
+            "  fix: name another potential in `oracles.potential`, or set it to 0"
+        )
     for name in campaign.objective.properties:
         if name in unavailable:
             raise ConfigError(

@@ -39,6 +39,11 @@ class SelectionSettings(_Section):
 
     batch_size: int = Field(12, ge=1, le=10_000, description="crystals labelled in a round")
     pool: int = Field(2_000, ge=1, description="crystals drawn from the sampler to choose from")
+    screened: int = Field(
+        0,
+        ge=0,
+        description="crystals of the pool whose energy the potential looks up in a short search before the batch is chosen among them",
+    )
     random_share: float = Field(0.15, ge=0, le=1, description="share of each batch drawn uniformly from the space, as control")
     acquisition: str = Field(
         "expected_improvement",
@@ -50,6 +55,14 @@ class SelectionSettings(_Section):
     per_space_group: int = Field(3, ge=1, description="most crystals of one space group in a batch, as long as others are left")
     per_element: int = Field(5, ge=1, description="most crystals in a batch that contain the same element, as long as others are left")
     seed_crystals: Path | None = Field(None, description="table of crystals (parquet or csv) labelled in the first round, beside the batch")
+
+    @model_validator(mode="after")
+    def _enough_to_choose_from(self) -> SelectionSettings:
+        if self.screened and not self.batch_size <= self.screened <= self.pool:
+            raise ValueError(
+                f"screened is {self.screened}; allowed: 0, or batch_size ({self.batch_size}) to pool ({self.pool}), such as four batches"
+            )
+        return self
 
 
 class StabilitySettings(_Section):

@@ -261,14 +261,33 @@ class Prediction(Noun):
     distance: float
 
 
+class Value(Noun):
+    """One labelled number: its value, one standard deviation of its error where known, and the level of theory it is stated at."""
+
+    value: float
+    level_of_theory: str
+    standard_deviation: float | None = None
+
+
+class Screening(Noun):
+    """A first look at a crystal: the formation energy that a short search reached in its cell, beside the surrogate's own prediction."""
+
+    formation_energy_per_atom: Value
+    surrogate: Prediction
+
+
 class Candidate(Noun):
-    """A crystal picked in a round, with the prediction that it was picked on."""
+    """A crystal picked in a round, with the prediction that it was picked on.
+
+    A crystal that was screened has the energy that a short search reached in its cell, and what the surrogate said without it.
+    """
 
     crystal: Crystal
     prediction: Prediction
     acquisition: float
     arm: Arm
     reason: str
+    screening: Screening | None = None
 
     @property
     def id(self) -> str:
@@ -297,14 +316,6 @@ class AtomicStructure(Noun):
         from pymatgen.core import Structure
 
         return Structure(self.lattice, list(self.species), self.fractional_coordinates)
-
-
-class Value(Noun):
-    """One labelled number: its value, one standard deviation of its error where known, and the level of theory it is stated at."""
-
-    value: float
-    level_of_theory: str
-    standard_deviation: float | None = None
 
 
 class Observation(Noun):

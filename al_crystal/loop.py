@@ -16,15 +16,17 @@ from oracles.dft.labelling import DftLabeller
 from oracles.engine_queue import StillRunning
 from oracles.engines import make_engine
 from oracles.labelling import Labeller
+from oracles.screening import Screener
 from surrogates.ensemble import Ensemble
 from surrogates.training import fine_tune
 
-from .acquisition import acquisition_function, choose
+from .acquisition import PoolPosterior, acquisition_function, choose, shortlist
 from .beliefs import Beliefs
-from .crystal import Arm, Candidate, Crystal, CrystalBatch, Label, crystals_from_frame, crystals_to_frame
+from .crystal import Arm, Candidate, Crystal, CrystalBatch, Label, Prediction, Screening, crystals_from_frame, crystals_to_frame
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
+from .screening import ENERGY, Correction, corrected, corrected_prediction, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -98,26 +100,64 @@ class Loop:
         uniform = Sampler.uniform(self.environment)
         control = self.unknown(uniform.sample(selection.batch_size, torch_rng(self.campaign.seed, number, "random")))
         self.terminal.line(f"round {number}: sampler trained, {time.monotonic() - start:.0f} s; {len(pool):,} new crystals in the pool")
-        candidates = self.choose(number, beliefs, pool, control)
+        candidates, screening = self.choose(number, beliefs, pool, control)
         self.save_pool(number, beliefs, pool)
-        return Picks(round=number, candidates=candidates, diagnostics={"pool": len(pool), "sampler": training[-1]})
+        return Picks(round=number, candidates=candidates, diagnostics={"pool": len(pool), "sampler": training[-1]} | screening)
 
-    def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> list[Candidate]:
-        """The candidates of a round: seed crystals in the first, the random control, and the best of the pool."""
+    def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> tuple[list[Candidate], dict[str, Any]]:
+        """The candidates of a round: seed crystals in the first, the random control, and the best of the pool; and what screening did."""
         selection, objective = self.campaign.selection, self.campaign.objective
         seeds = self.seed_crystals() if number == 0 else []
         randoms = control[: round(selection.random_share * selection.batch_size)]
         best = max((desirability_of(objective, label) for _, _, label in self.history.state.labelled()), default=0.0)
         posterior = beliefs.posterior(CrystalBatch.from_crystals(pool))
         acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
+        screened: dict[str, tuple[Prediction, Screening]] = {}
+        diagnostics: dict[str, Any] = {}
+        if selection.screened:
+            rows = shortlist(acquisition, pool, selection.screened, selection)
+            pool, posterior, screened, diagnostics = self.screen(number, beliefs, [pool[row] for row in rows], posterior[rows])
+            acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
         picks = choose(acquisition, pool, selection.batch_size - len(randoms), selection, taken=[*seeds, *randoms])
         values = {pool[pick.row].id: pick.value for pick in picks}
         name = selection.acquisition.replace("_", " ")
+        chosen = _candidates(beliefs, [pool[pick.row] for pick in picks], "gfn", lambda crystal: f"{name} {values[crystal.id]:.4g}", values)
         return [
             *_candidates(beliefs, seeds, "seed", lambda crystal: "named in the campaign file"),
             *_candidates(beliefs, randoms, "random", lambda crystal: "control, drawn uniformly from the space"),
-            *_candidates(beliefs, [pool[pick.row] for pick in picks], "gfn", lambda crystal: f"{name} {values[crystal.id]:.4g}", values),
-        ]
+            *(_screened(candidate, *screened[candidate.id]) if candidate.id in screened else candidate for candidate in chosen),
+        ], diagnostics
+
+    def screen(
+        self, number: int, beliefs: Beliefs, crystals: list[Crystal], posterior: PoolPosterior
+    ) -> tuple[list[Crystal], PoolPosterior, dict[str, tuple[Prediction, Screening]], dict[str, Any]]:
+        """Look at crystals with the potential, drop those in which no atoms fit, and correct beliefs by what looks have taught so far.
+
+        Returns:
+            the crystals that are left, their posterior, by id the corrected prediction with its screening, and counts.
+        """
+        screener = Screener(self.campaign.oracles, self.potential, self.campaign.seed)
+        with self.terminal.bar(f"round {number}: screening", len(crystals)) as bar:
+            labels: dict[str, Label] = {}
+            for label in self.compute(screener, [(crystal, 0) for crystal in crystals]):
+                labels[label.crystal_id] = label
+                bar(len(labels))
+        rows = [row for row, crystal in enumerate(crystals) if ENERGY in labels[crystal.id].proposal_properties]
+        left, posterior = [crystals[row] for row in rows], posterior[rows]
+        predictions = beliefs.predictions(left)
+        found = screenings([labels[crystal.id].proposal_properties[ENERGY] for crystal in left], predictions)
+        correction = Correction.fit((candidate, label) for _, candidate, label in self.history.state.labelled())
+        if correction is not None and left:
+            energies = correction(found)
+            posterior = corrected(posterior, energies)
+            predictions = [corrected_prediction(*values) for values in zip(predictions, *energies, strict=True)]
+        cost = sum(label.cost.get("cpu_s", 0.0) for label in labels.values())
+        counts = {"screened": len(crystals), "screened_without_energy": len(crystals) - len(left), "screening_cpu_s": round(cost, 1)}
+        self.terminal.line(
+            f"round {number}: screened {len(crystals)}, {len(left)} have an energy" + ("" if correction else "; nothing learned yet")
+        )
+        ids = [crystal.id for crystal in left]
+        return left, posterior, dict(zip(ids, zip(predictions, found, strict=True), strict=True)), counts
 
     def label(self, number: int) -> None:
         """Label what the round has picked and not labelled yet; every label is in the history before the next is waited for."""
@@ -225,6 +265,10 @@ def _candidates(
         Candidate(crystal=crystal, prediction=prediction, acquisition=(values or {}).get(crystal.id, 0.0), arm=arm, reason=reason(crystal))
         for crystal, prediction in zip(crystals, predictions, strict=True)
     ]
+
+
+def _screened(candidate: Candidate, prediction: Prediction, screening: Screening) -> Candidate:
+    return candidate.model_copy(update={"prediction": prediction, "screening": screening})
 
 
 def _replace(target: Path, save: Callable[[Path], object]) -> None:

@@ -50,18 +50,33 @@ def search(
     Raises:
         NoPositions: when no draw passes the screens.
     """
-    drafts = ranked(draw(crystal, positions, generator), potential)
-    runners = [(draft, Walk(index, draft.cell, relaxation)) for index, draft in enumerate(_diverse(drafts, positions.heats[0].runners))]
-    for heat in positions.heats:
-        runners = _distinct(runners)[: heat.runners]
-        advance([walk for _, walk in runners], potential, heat.steps, relaxation.batch_atoms)
-        runners.sort(key=lambda runner: _standing(runner[1]))
-    runners = _distinct(runners)[: positions.relaxed]
+    runners = _distinct(race(crystal, potential, positions, relaxation, generator))[: positions.relaxed]
     advance([walk for _, walk in runners], potential, relaxation.max_steps, relaxation.batch_atoms)
     rests = [walk.result() for _, walk in runners]
     relaxed = relax_all([replace(rest.cell, fixed_cell=False) for rest in rests], potential, relaxation)
     found = [Arrangement(draft, rest, one) for (draft, _), rest, one in zip(runners, rests, relaxed, strict=True)]
     return sorted(found, key=lambda one: (one.relaxed.outcome == "unphysical", one.relaxed.energy_per_atom))
+
+
+def race(
+    crystal: Crystal,
+    potential: Potential,
+    positions: PositionSettings,
+    relaxation: RelaxationSettings,
+    generator: np.random.Generator,
+) -> list[tuple[Draft, Walk]]:
+    """The runners of the last heat with their walks in the proposed cell, lowest first; few of them have come to rest.
+
+    Raises:
+        NoPositions: when no draw passes the screens.
+    """
+    drafts = ranked(draw(crystal, positions, generator), potential)
+    runners = [(draft, Walk(index, draft.cell, relaxation)) for index, draft in enumerate(_diverse(drafts, positions.heats[0].runners))]
+    for heat in positions.heats:
+        runners = _distinct(runners)[: heat.runners]
+        advance([walk for _, walk in runners], potential, heat.steps, relaxation.batch_atoms)
+        runners.sort(key=lambda runner: standing(runner[1]))
+    return runners
 
 
 def _diverse(drafts: Sequence[Draft], count: int) -> list[Draft]:
@@ -75,8 +90,8 @@ def _diverse(drafts: Sequence[Draft], count: int) -> list[Draft]:
     return [drafts[index] for index in sorted(chosen)]
 
 
-def _standing(walk: Walk) -> float:
-    """Energy per atom, infinite for a walk that ended unphysical."""
+def standing(walk: Walk) -> float:
+    """Energy per atom (eV), infinite for a walk that ended unphysical."""
     return np.inf if walk.outcome == "unphysical" else walk.energy / walk.cell.number_of_atoms
 
 
@@ -85,7 +100,7 @@ def _distinct(runners: list[tuple[Draft, Walk]]) -> list[tuple[Draft, Walk]]:
     kept: list[tuple[Draft, Walk]] = []
     for draft, walk in runners:
         if not any(
-            draft.assignment == other.assignment and walk.evaluations and abs(_standing(walk) - _standing(rival)) < 5e-4
+            draft.assignment == other.assignment and walk.evaluations and abs(standing(walk) - standing(rival)) < 5e-4
             for other, rival in kept
         ):
             kept.append((draft, walk))

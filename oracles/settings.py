@@ -77,6 +77,17 @@ class PositionSettings(Settings):
 SPARE = PositionSettings(ways=12, candidates=24, heats=(Heat(runners=8, steps=5), Heat(runners=4, steps=8)), relaxed=2)
 """A search for potentials that take ten times as long as M3GNet, whose evaluation on asymmetric units is our own."""
 
+FIRST_LOOK = PositionSettings(
+    candidates=48,
+    draws_per_candidate=4,
+    heats=(Heat(runners=12, steps=4), Heat(runners=5, steps=8), Heat(runners=2, steps=15)),
+    time_limit_s=10.0,
+)
+SPARE_FIRST_LOOK = PositionSettings(
+    ways=12, candidates=8, draws_per_candidate=16, heats=(Heat(runners=3, steps=4), Heat(runners=1, steps=8))
+)
+"""The race of a screening, which asks only what a cell costs about; the second for potentials that take ten times as long as M3GNet."""
+
 
 class OracleSettings(Settings):
     """The YAML section ``oracles``: all that decides a label, besides the crystal and the campaign's seed."""
@@ -98,6 +109,10 @@ class OracleSettings(Settings):
     positions: PositionSettings | None = Field(
         default=None, description="the search for the arrangement of the atoms; default: thorough with M3GNet, spare with slower potentials"
     )
+    screening: PositionSettings | None = Field(
+        default=None,
+        description="the search of a crystal that is screened; default: a tenth of a label's with M3GNet, less with slower ones",
+    )
     relaxation: RelaxationSettings = Field(default=RelaxationSettings(), description="the relaxation of cell and positions")
     properties: tuple[PropertyOracle, ...] = Field(
         default=(FormationEnergy(), BandGap(), Density()), description="properties of the relaxed crystal, each an oracle with its knobs"
@@ -106,3 +121,7 @@ class OracleSettings(Settings):
     def search(self, potential: str) -> PositionSettings:
         """The search for the arrangement of the atoms with the potential of this name."""
         return self.positions or (PositionSettings() if potential == "M3GNet" else SPARE)
+
+    def first_look(self, potential: str) -> PositionSettings:
+        """The search of a screening with the potential of this name."""
+        return self.screening or (FIRST_LOOK if potential == "M3GNet" else SPARE_FIRST_LOOK)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from al_crystal.acquisition import PoolModel, PoolPosterior, acquisition_function, choose
+from al_crystal.acquisition import PoolModel, PoolPosterior, acquisition_function, choose, shortlist
 from al_crystal.crystal import Crystal
 from al_crystal.objective import Objective
 
@@ -105,3 +105,20 @@ def test_the_same_seed_picks_the_same_batch():
     beliefs, crystals = _pool(100)
     batches = [choose(acquisition_function(_settings(), OBJECTIVE, beliefs, 0.2, 3), crystals, 6, _settings()) for _ in range(2)]
     assert batches[0] == batches[1]
+
+
+def test_a_shortlist_holds_the_best_by_themselves_under_the_same_rules():
+    beliefs, crystals = _pool(200)
+    settings = _settings()
+    acquisition = acquisition_function(settings, OBJECTIVE, beliefs, 0.3, 0)
+    rows = shortlist(acquisition, crystals, 40, settings)
+    assert len(set(rows)) == 40
+    assert len({(crystals[row].formula, crystals[row].space_group) for row in rows}) == 40
+    assert rows[0] == choose(acquisition, crystals, 1, settings)[0].row
+    first = Counter(crystals[row].space_group for row in rows[:10])
+    assert max(first.values()) <= settings.per_space_group
+    different = len({(crystal.formula, crystal.space_group) for crystal in crystals})
+    assert len(shortlist(acquisition, crystals, 500, settings)) == different
+    part = beliefs[rows]
+    assert torch.equal(part.mean, beliefs.mean[rows])
+    assert torch.equal(part.members, beliefs.members[:, rows])

@@ -54,6 +54,7 @@ def test_targets_are_stated_anew(tmp_path):
     [
         (MINIMAL + "rouns: 3\n", 5, ["unknown key `rouns`", "did you mean 'rounds'?", "allowed:"]),
         (MINIMAL + "selection:\n  batch_sze: 3\n", 6, ["unknown key `selection.batch_sze`", "batch_size"]),
+        (MINIMAL + "selection:\n  screened: 7\n", 5, ["`selection`", "screened is 7; allowed: 0, or batch_size (12) to pool"]),
         (MINIMAL + "rounds: many\n", 5, ["`rounds`", "given: 'many'", "valid integer"]),
         (MINIMAL + "rounds: 3\nrounds: 4\n", 6, ["rounds", "each key once"]),
         (MINIMAL + "rounds: [3\n", 6, ["not YAML"]),

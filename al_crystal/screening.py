@@ -1,0 +1,88 @@
+"""From a first look at a crystal to a belief about its energy: how far above a label a look lies is learned from the campaign's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .crystal import Candidate, Label, Prediction, Screening, Value
+
+if TYPE_CHECKING:
+    from .acquisition import PoolPosterior
+
+ENERGY = "formation_energy_per_atom"
+FEWEST = 20
+"""Labelled crystals that were screened; with fewer, beliefs stay as they are."""
+NATURAL = 0.1
+"""eV/atom; differences of energies are compared as asinh(difference / NATURAL): relative where large, absolute where small."""
+SMALLEST = 0.02
+"""eV/atom, added to the excess of a look over the label before its logarithm is taken: a look is a little below the label at times."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The excess of a look x over the label y, learned from crystals that have both.
+
+    ``log(x - y + SMALLEST)`` is normal around a Bayesian ridge regression (MacKay, Neural Comput. 4, 415 (1992); scikit-learn's) on how
+    far the look lies above the surrogate's mean and on the logarithm of the surrogate's standard deviation.
+    """
+
+    regression: Any
+
+    @classmethod
+    def fit(cls, labelled: Iterable[tuple[Candidate, Label]]) -> Correction | None:
+        """Learn from the crystals that were screened and have an energy in the proposed cell; None where fewer than FEWEST do."""
+        from sklearn.linear_model import BayesianRidge
+
+        features, excess = [], []
+        for candidate, label in labelled:
+            value = label.proposal_properties.get(ENERGY)
+            if candidate.screening is None or label.status != "ok" or value is None:
+                continue
+            features.append(_features(candidate.screening))
+            excess.append(candidate.screening.formation_energy_per_atom.value - value.value)
+        if len(excess) < FEWEST:
+            return None
+        return cls(BayesianRidge().fit(np.array(features), np.log(np.maximum(excess, 0.0) + SMALLEST)))
+
+    def __call__(self, screenings: Sequence[Screening]) -> tuple[np.ndarray, np.ndarray]:
+        """``(n,)`` mean and standard deviation of the formation energies in the proposed cells, eV/atom: those of the log-normal excess."""
+        looks = np.array([one.formation_energy_per_atom.value for one in screenings])
+        centre, width = self.regression.predict(np.array([_features(one) for one in screenings]), return_std=True)
+        mean = np.exp(centre + width**2 / 2)
+        return looks + SMALLEST - mean, mean * np.sqrt(np.expm1(width**2))
+
+
+def _features(screening: Screening) -> list[float]:
+    surrogate = screening.surrogate
+    above = screening.formation_energy_per_atom.value - surrogate.mean[ENERGY]
+    return [float(np.arcsinh(above / NATURAL)), float(np.log(surrogate.standard_deviation[ENERGY]))]
+
+
+def screenings(looks: Sequence[Value], predictions: Sequence[Prediction]) -> list[Screening]:
+    """The looks beside what the surrogate said."""
+    return [Screening(formation_energy_per_atom=look, surrogate=one) for look, one in zip(looks, predictions, strict=True)]
+
+
+def corrected(posterior: PoolPosterior, energies: tuple[np.ndarray, np.ndarray]) -> PoolPosterior:
+    """The posterior of a pool with other means and standard deviations ``(n,)`` of the formation energies, if it has any."""
+    if ENERGY not in posterior.properties:
+        return posterior
+    column = posterior.properties.index(ENERGY)
+    mean, deviation = posterior.mean.clone(), posterior.standard_deviation.clone()
+    mean[:, column], deviation[:, column] = (torch.as_tensor(values, dtype=mean.dtype) for values in energies)
+    return replace(posterior, mean=mean, standard_deviation=deviation)
+
+
+def corrected_prediction(prediction: Prediction, mean: float, deviation: float) -> Prediction:
+    """The prediction with another belief about the formation energy."""
+    return prediction.model_copy(
+        update={
+            "mean": prediction.mean | {ENERGY: float(mean)},
+            "standard_deviation": prediction.standard_deviation | {ENERGY: float(deviation)},
+        }
+    )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from al_crystal.acquisition import PoolPosterior
+from al_crystal.crystal import Candidate, Label, Prediction, Screening, Value
+from al_crystal.screening import ENERGY, FEWEST, Correction, corrected, corrected_prediction
+from tests.al_crystal.examples import crystal
+
+
+def _prediction(energy: float, deviation: float = 0.1) -> Prediction:
+    return Prediction(mean={ENERGY: energy, "band_gap": 1.0}, standard_deviation={ENERGY: deviation, "band_gap": 0.3}, distance=0.0)
+
+
+def _screening(look: float, energy: float, deviation: float = 0.1) -> Screening:
+    return Screening(formation_energy_per_atom=Value(value=look, level_of_theory="potential"), surrogate=_prediction(energy, deviation))
+
+
+def _pairs(number: int, seed: int) -> list[tuple[Candidate, Label]]:
+    """Looks that lie above the label by a log-normal excess; the surrogate misses what one cell in five costs."""
+    generator = np.random.default_rng(seed)
+    pairs = []
+    for index in range(number):
+        energy = generator.normal(-1.0, 0.5)
+        cost = generator.exponential(2.0) if generator.random() < 0.2 else 0.0
+        excess = float(np.exp(generator.normal(math.log(0.08), 0.5)))
+        screening = _screening(energy + cost + excess, energy + generator.normal(0, 0.1))
+        item = crystal(index)
+        candidate = Candidate(crystal=item, prediction=screening.surrogate, acquisition=0.0, arm="gfn", reason="", screening=screening)
+        properties = {ENERGY: Value(value=energy + cost, level_of_theory="potential")}
+        pairs.append((candidate, Label(crystal_id=item.id, status="ok", reason="", proposal_properties=properties)))
+    return pairs
+
+
+def test_nothing_is_corrected_before_enough_was_seen():
+    pairs = _pairs(FEWEST, 0)
+    assert Correction.fit(pairs) is not None
+    assert Correction.fit(pairs[1:]) is None
+    unscreened = [(candidate.model_copy(update={"screening": None}), label) for candidate, label in pairs]
+    rejected = [(candidate, label.model_copy(update={"status": "rejected"})) for candidate, label in pairs]
+    without = [(candidate, label.model_copy(update={"proposal_properties": {}})) for candidate, label in pairs]
+    assert [Correction.fit(group) for group in (unscreened, rejected, without)] == [None, None, None]
+
+
+def test_a_correction_finds_the_cost_that_the_surrogate_does_not_see():
+    correction = Correction.fit(_pairs(300, 1))
+    assert correction is not None
+    tests = _pairs(2000, 2)
+    screenings = [candidate.screening for candidate, _ in tests if candidate.screening]
+    mean, deviation = correction(screenings)
+    truth = np.array([label.proposal_properties[ENERGY].value for _, label in tests])
+    error = mean - truth
+    alone = np.array([one.surrogate.mean[ENERGY] for one in screenings]) - truth
+    assert abs(error.mean()) < 0.02
+    assert np.abs(error).mean() < 0.06 < 0.3 < np.abs(alone).mean()
+    assert (np.abs(error) < 1.645 * deviation).mean() == pytest.approx(0.9, abs=0.06)
+
+
+def test_a_belief_follows_its_look():
+    correction = Correction.fit(_pairs(60, 1))
+    assert correction is not None
+    looks = np.linspace(-1.0, 6.0, 50)
+    mean, deviation = correction([_screening(look, -1.0) for look in looks])
+    assert (np.diff(mean) > 0).all()
+    assert (mean < looks + 0.021).all()
+    assert (deviation > 0).all()
+
+
+def test_only_the_formation_energy_is_corrected():
+    pool = PoolPosterior(("band_gap", ENERGY), torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(4, 3, 2))
+    made = corrected(pool, (np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.3])))
+    assert made.mean.tolist() == [[0, 1], [0, 2], [0, 3]]
+    assert torch.allclose(made.standard_deviation, torch.tensor([[1, 0.1], [1, 0.2], [1, 0.3]]))
+    assert pool.mean.sum() == 0
+    gaps = PoolPosterior(("band_gap",), torch.zeros(3, 1), torch.ones(3, 1), torch.zeros(4, 3, 1))
+    assert corrected(gaps, (np.zeros(3), np.ones(3))) is gaps
+    prediction = corrected_prediction(_prediction(-1.0), 0.5, 0.2)
+    assert prediction.mean == {ENERGY: 0.5, "band_gap": 1.0}
+    assert prediction.standard_deviation == {ENERGY: 0.2, "band_gap": 0.3}
+
+
+def test_a_screening_survives_the_history():
+    candidate, _ = _pairs(1, 0)[0]
+    assert Candidate.model_validate_json(candidate.model_dump_json()) == candidate
+    old = candidate.model_dump(exclude={"screening"})  # a history that was begun before there was screening
+    assert Candidate.model_validate(old).screening is None
