@@ -153,7 +153,10 @@ class State:
         return {candidate.id for entry in self.rounds for candidate in entry.candidates}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a candidate: crystal, arm, prediction, status and labelled properties (units: ``al_crystal.crystal.UNITS``)."""
+        """One row a candidate: crystal, arm, prediction, status and labelled properties (units: ``al_crystal.crystal.UNITS``).
+
+        Where it was screened also the energy that was looked up (``screened_``) and what the surrogate alone said (``surrogate_``).
+        """
         import pandas as pd
 
         from .crystal import LATTICE_PARAMETERS
@@ -179,6 +182,9 @@ class State:
                 row |= dict(zip(LATTICE_PARAMETERS, crystal.lattice_parameters, strict=True))
                 row |= {f"predicted_{name}": value for name, value in candidate.prediction.mean.items()}
                 row |= {f"predicted_{name}_std": value for name, value in candidate.prediction.standard_deviation.items()}
+                if candidate.screening is not None:
+                    row["screened_formation_energy_per_atom"] = candidate.screening.formation_energy_per_atom.value
+                    row |= {f"surrogate_{name}": value for name, value in candidate.screening.surrogate.mean.items()}
                 if label is not None:
                     row["relaxed_space_group_number"] = label.relaxed.space_group if label.relaxed else None
                     row["relaxed_volume_per_atom"] = label.relaxed.volume_per_atom if label.relaxed else None

@@ -30,7 +30,7 @@ class PropertyCalibration(BaseModel):
     scale: float = Field(default=1.0, ge=0, description="power of the learned error scale")
     spread: float = Field(default=0.0, ge=0, description="power of the members' standard deviation")
     far: float = Field(default=0.2, ge=0, description="growth per unit of distance from the data")
-    lean: float = Field(default=0.0, description="mean of the belief above the members' average, in deviations")
+    lean: float = Field(default=0.0, description="mean of the belief above the members' average, in these deviations")
     inflation: float = Field(default=1.0, gt=0, description="factor learned from labels of the campaign")
 
     def variance(self, scale: torch.Tensor, spread: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
@@ -48,17 +48,14 @@ class Calibration(BaseModel):
     gap: PropertyCalibration = PropertyCalibration()
     strain: float = Field(default=0.3, ge=0, description="relative error of the strain energy")
 
-    @property
-    def lean(self) -> torch.Tensor:
-        """``(2,)`` how many deviations the means of the beliefs lie above what the members say."""
-        return torch.tensor([self.energy.lean, self.gap.lean])
-
-    def __call__(self, output: Output, distance: torch.Tensor) -> torch.Tensor:
-        """``(n, 2)`` standard deviations in eV/atom and eV, of member outputs ``(s, n)`` and distances ``(n,)``."""
-        energy, gap = inputs(output)
+    def __call__(self, output: Output, distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(n, 2)`` standard deviations in eV/atom and eV, of member outputs ``(s, n)`` and distances ``(n,)``; and ``(n, 2)`` how far
+        the means of the beliefs lie above what the members say. The strain's own error makes a belief less sure and leans nowhere."""
+        parts = zip((self.energy, self.gap), inputs(output), strict=True)
+        own = torch.stack([part.variance(*values, distance) for part, values in parts], dim=1)
         strain = self.strain * mean_strain(output.strain)
-        variances = [self.energy.variance(*energy, distance) + strain.square(), self.gap.variance(*gap, distance)]
-        return torch.stack(variances, dim=1).sqrt()
+        total = own + torch.stack([strain.square(), torch.zeros_like(strain)], dim=1)
+        return total.sqrt(), torch.tensor([self.energy.lean, self.gap.lean]) * own.sqrt()
 
 
 def inputs(output: Output) -> list[tuple[torch.Tensor, torch.Tensor]]:

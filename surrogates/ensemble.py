@@ -144,10 +144,10 @@ class Ensemble:
     def _chunk(self, output: Output, inputs: Inputs) -> Predictions:
         members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
         distance = self.distance(inputs)
-        deviation = self.calibration(output, distance)
+        deviation, lift = self.calibration(output, distance)
         strain = mean_strain(output.strain)
         median = torch.stack([output.energy.mean(0) + strain, members[..., 1].mean(0)], dim=1)
-        mean = median + self.calibration.lean * deviation
+        mean = median + lift
         return Predictions(members, median, mean, deviation, distance, strain)
 
     def _level(self, level_of_theory: str | None) -> int:

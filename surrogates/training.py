@@ -238,9 +238,10 @@ def _mean_absolute(errors: torch.Tensor) -> dict[str, float | None]:
 
 def _inflated(ensemble: Ensemble, table: Table, errors: torch.Tensor, settings: SurrogateSettings) -> Calibration:
     """Inflate (or deflate) the spread by the held-out standardised errors, shrunk towards 1 by ``prior_strength`` labels."""
-    deviation = ensemble.predict_rows(table.rows).standard_deviation
+    predicted = ensemble.predict_rows(table.rows)
+    deviation = predicted.standard_deviation
     total = (deviation.square() + table.noise.square()).sqrt()
-    scores = ((errors + ensemble.calibration.lean * deviation) / total).clamp(-LARGEST_SCORE, LARGEST_SCORE).square()
+    scores = ((errors + predicted.mean - predicted.median) / total).clamp(-LARGEST_SCORE, LARGEST_SCORE).square()
     parts = {}
     for column, name in enumerate(("energy", "gap")):
         known = scores[:, column][~scores[:, column].isnan()]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from al_crystal.crystal import Screening, Value
 from al_crystal.history import History, HistoryError, Labelled, Picks, Round, Start, read
+from al_crystal.screening import corrected_prediction
 
 from .examples import candidate, crystal, label
 
@@ -141,3 +143,17 @@ def test_the_table_has_a_row_a_candidate(tmp_path):
     assert frame["status"].tolist() == ["unlabelled"] * 3 + ["ok", "unlabelled"]
     assert frame.loc[3, "labelled_band_gap"] == 1.5
     assert frame.loc[3, "proposal_formation_energy_per_atom"] == pytest.approx(-0.95)
+
+
+def test_the_table_tells_a_look_from_what_the_surrogate_said_and_from_what_was_believed(tmp_path):
+    plain = candidate(CRYSTALS[0])
+    look = Screening(formation_energy_per_atom=Value(value=0.4, level_of_theory="potential"), surrogate=plain.prediction)
+    believed = corrected_prediction(plain.prediction, 0.3, 0.05)
+    screened = candidate(CRYSTALS[1]).model_copy(update={"prediction": believed, "screening": look})
+    with History(tmp_path) as history:
+        history.append(Start(campaign="x", facts={}))
+        history.append(Picks(round=0, candidates=[plain, screened]))
+    row = read(tmp_path / "history.jsonl").to_frame().iloc[1]
+    energy = "formation_energy_per_atom"
+    assert (row[f"screened_{energy}"], row[f"surrogate_{energy}"], row[f"predicted_{energy}"]) == (0.4, -1.0, 0.3)
+    assert row["surrogate_band_gap"] == row["predicted_band_gap"] == 1.0

@@ -116,6 +116,22 @@ def test_killed_while_labelling_it_goes_on_without_loss_and_ends_the_same(finish
 
 
 @pytest.mark.slow
+def test_a_screened_batch_was_looked_at_and_its_control_was_not(tmp_path):
+    selection = {"batch_size": 2, "pool": 32, "random_share": 0.5, "screened": 3}
+    done = _run(_campaign(tmp_path, rounds=1, selection=selection))
+    assert done.returncode == 0, done.stderr
+    assert "screened 3" in done.stdout
+    state = read(tmp_path / "runs" / "tiny" / "history.jsonl")
+    assert state.rounds[0].diagnostics["screened"] == 3
+    for _, candidate, label in state.labelled():
+        assert (candidate.screening is not None) == (candidate.arm == "gfn")
+        cell = label.proposal_properties.get("formation_energy_per_atom")
+        if candidate.screening is not None:
+            assert cell is None or candidate.screening.formation_energy_per_atom.level_of_theory == cell.level_of_theory
+            assert candidate.prediction == candidate.screening.surrogate  # nothing was learned of looks yet
+
+
+@pytest.mark.slow
 def test_a_campaign_whose_rebuildable_files_are_gone_goes_on(finished, tmp_path):
     """Everything but the history can be re-created: a third round needs the surrogate again."""
     import shutil

@@ -55,7 +55,7 @@ def test_gaps_are_calibrated_on_non_metals():
     zeros = torch.zeros(2, n)
     output = Output(zeros, torch.stack([gap, gap]), zeros - 2, zeros - 1, zeros, zeros, zeros)
     found = fit(output, torch.zeros(n), torch.stack([torch.zeros(n), target], dim=1))
-    deviation = found(output, torch.zeros(n))[:, 1]
+    deviation = found(output, torch.zeros(n))[0][:, 1]
     inside = (gap.clamp(min=0) - target).abs() <= NINETY * deviation
     assert inside[target > 0].float().mean() == pytest.approx(0.9, abs=0.01)
 
@@ -64,8 +64,23 @@ def test_spread_grows_with_strain_distance_and_inflation():
     zeros = torch.zeros(2, 3)
     calm = Output(zeros, zeros, zeros - 2, zeros - 1, zeros, zeros, zeros)
     strained = calm._replace(strain=torch.tensor([[0.0, 0.5, 2.0]] * 2))
+
+    def deviation(calibration, output, distance):
+        return calibration(output, distance)[0]
+
     base = Calibration()
-    assert (base(strained, torch.zeros(3))[:, 0].diff() > 0).all()
-    assert (base(calm, torch.tensor([0.0, 1.0, 5.0])).diff(dim=0) > 0).all()
+    assert (deviation(base, strained, torch.zeros(3))[:, 0].diff() > 0).all()
+    assert (deviation(base, calm, torch.tensor([0.0, 1.0, 5.0])).diff(dim=0) > 0).all()
     inflated = base.model_copy(update={"gap": base.gap.model_copy(update={"inflation": 2.0})})
-    torch.testing.assert_close(inflated(calm, torch.zeros(3))[:, 1], 2 * base(calm, torch.zeros(3))[:, 1])
+    torch.testing.assert_close(deviation(inflated, calm, torch.zeros(3))[:, 1], 2 * deviation(base, calm, torch.zeros(3))[:, 1])
+
+
+def test_a_belief_leans_by_its_own_deviation_and_not_by_the_strains():
+    zeros = torch.zeros(2, 3)
+    calm = Output(zeros, zeros, zeros - 2, zeros - 1, zeros, zeros, zeros)
+    strained = calm._replace(strain=torch.tensor([[0.1, 0.5, 2.0]] * 2))
+    leaning = Calibration(energy=Calibration().energy.model_copy(update={"lean": 0.3}))
+    deviation, lift = leaning(calm, torch.zeros(3))
+    torch.testing.assert_close(lift[:, 0], 0.3 * deviation[:, 0])
+    assert not lift[:, 1].any()
+    torch.testing.assert_close(leaning(strained, torch.zeros(3))[1], lift)

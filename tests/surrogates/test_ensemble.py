@@ -27,7 +27,9 @@ def test_shapes_and_meaning(shipped):
     without = shipped.predict_rows(replace(rows, lattice_parameters=torch.full_like(rows.lattice_parameters, torch.nan)))
     torch.testing.assert_close(without.median, without.members.mean(0))
     torch.testing.assert_close(found.median[:, 0], without.median[:, 0] + found.strain)
-    torch.testing.assert_close(found.mean, found.median + shipped.calibration.lean * found.standard_deviation)
+    lean = shipped.calibration.energy.lean
+    torch.testing.assert_close(without.mean[:, 0], without.median[:, 0] + lean * without.standard_deviation[:, 0])
+    torch.testing.assert_close(found.mean[:, 1], found.median[:, 1])
     assert found.standard_deviation.shape == (n, k)
     assert (found.standard_deviation > 0).all()
     assert found.distance.shape == (n,)
