@@ -42,7 +42,9 @@ def measured(picks: pd.DataFrame, first: Ensemble) -> dict[str, float]:
     relaxed = picks[f"predicted_{ENERGY}"] - picks[f"labelled_{ENERGY}"]
     gap = picks[f"predicted_{GAP}"] - picks[f"labelled_{GAP}"]
     inside = cell.abs() <= 1.6449 * picks[f"predicted_{ENERGY}_std"]
-    return {
+    looks = picks[f"screened_{ENERGY}"] - picks[f"proposal_{ENERGY}"] if f"screened_{ENERGY}" in picks else None
+    above = {} if looks is None else {"look above the label": float(looks.mean()), "median of that": float(looks.median())}
+    return above | {
         "n": len(picks),
         "energy in the proposed cell": float(cell.abs().mean()),
         "standard error": float(cell.abs().std(ddof=1) / np.sqrt(len(picks))),
@@ -67,7 +69,9 @@ def main(
     import torch
 
     torch.set_num_threads(1)
-    frame = read(run / "history.jsonl").to_frame()
+    state = read(run / "history.jsonl")
+    frame = state.to_frame()
+    labels_cpu = frame["cost_cpu_s"].mean()
     frame = frame[(frame["arm"] == "gfn") & (frame["status"] == "ok")]
     pretrained = load(run / "campaign.yaml").surrogate.pretrained
     began = Ensemble.load(pretrained) if pretrained else Ensemble.pretrained()
@@ -75,6 +79,9 @@ def main(
     rows = []
     for number, picks in frame.groupby("round"):
         row = {"round": float(number)} | measured(picks, began)
+        diagnostics = state.rounds[int(number)].diagnostics
+        if "screened" in diagnostics:
+            row |= {"CPU s a look": diagnostics["screening_cpu_s"] / diagnostics["screened"], "CPU s a label": float(labels_cpu)}
         if real:
             ensemble = Ensemble.load(run / f"round-{number:03d}" / "surrogate")
             row |= {

@@ -1,4 +1,4 @@
-"""A first look at a crystal: what its cell costs about, for a tenth of the price of a label.
+"""A first look at a crystal: what its cell costs about, for a sixth of the price of a label.
 
 A few arrangements race in the proposed cell with the potential that labels, and stop before they come to rest. The lowest energy lies
 above the label's, by how much is learned from crystals that were labelled afterwards (:mod:`al_crystal.screening`); where the symmetry

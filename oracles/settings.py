@@ -111,7 +111,7 @@ class OracleSettings(Settings):
     )
     screening: PositionSettings | None = Field(
         default=None,
-        description="the search of a crystal that is screened; default: a tenth of a label's with M3GNet, less with slower ones",
+        description="the search of a crystal that is screened; default: a sixth of a label's with M3GNet, less with slower ones",
     )
     relaxation: RelaxationSettings = Field(default=RelaxationSettings(), description="the relaxation of cell and positions")
     properties: tuple[PropertyOracle, ...] = Field(
