@@ -58,7 +58,9 @@ class Heat(Settings):
 class PositionSettings(Settings):
     """How hard to look for the arrangement of the atoms."""
 
-    enumerated_ways: int = Field(default=3000, ge=1, description="most ways to occupy the Wyckoff positions that are listed")
+    enumerated_ways: int = Field(
+        default=30_000, ge=1, description="most ways to occupy the Wyckoff positions that are listed; of more a sample"
+    )
     ways: int = Field(default=250, ge=1, description="of these, ways that are tried (drawn by likelihood)")
     candidates: int = Field(default=600, ge=1, description="arrangements ranked by a static energy")
     draws_per_candidate: int = Field(default=8, ge=1, description="random draws of which the least crowded becomes a candidate")
