@@ -49,7 +49,8 @@ class Screener:
             generator = rng(self.seed, attempt, "screening", int(crystal.id[:12], 16))
             effort = self.settings.first_look(self.record.name)
             try:
-                _, walk = race(crystal, potential, effort, self.settings.relaxation, generator)[0]
+                runners = race(crystal, potential, effort, self.settings.relaxation, generator)
+                walk = runners[0][1]
                 if not np.isfinite(standing(walk)):
                     return Label(crystal_id=crystal.id, status="rejected", reason=f"every arrangement is unphysical: {walk.reason}")
                 structure = walk.cell.to_structure()
@@ -57,5 +58,6 @@ class Screener:
                 properties = FormationEnergy().evaluate([structure], context)[0]
             except (NoPositions, UnknownElement, PropertyUnavailable) as refusal:
                 return Label(crystal_id=crystal.id, status="rejected", reason=str(refusal))
-        cost = {"cpu_s": round(time.process_time() - start, 3)}
+        evaluations = sum(one.evaluations for _, one in runners)
+        cost = {"cpu_s": round(time.process_time() - start, 3), "energy_evaluations": float(evaluations)}
         return Label(crystal_id=crystal.id, status="ok", reason="looked at", proposal_properties=properties, cost=cost)
