@@ -202,6 +202,8 @@ def choose(
 
 def _evaluate(acquisition: MCAcquisitionFunction, X: torch.Tensor, picks: Sequence[Pick]) -> torch.Tensor:
     """Values ``(n,)`` of the rows ``X`` ``(n, 1, 1)``, each jointly with the pending ``picks``."""
+    if not len(X):  # no posterior of nothing: where no crystal of a shortlist has room, there is none to choose
+        return torch.zeros(0, dtype=torch.float64)
     acquisition.set_X_pending(torch.tensor([[float(pick.row)] for pick in picks], dtype=torch.float64) if picks else None)
     with torch.no_grad():
         return torch.cat([acquisition(chunk) for chunk in X.split(512)])

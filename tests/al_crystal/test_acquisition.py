@@ -122,3 +122,10 @@ def test_a_shortlist_holds_the_best_by_themselves_under_the_same_rules():
     part = beliefs[rows]
     assert torch.equal(part.mean, beliefs.mean[rows])
     assert torch.equal(part.members, beliefs.members[:, rows])
+
+
+def test_of_no_crystals_none_is_picked():
+    beliefs, _ = _pool(5)
+    acquisition = acquisition_function(_settings(), OBJECTIVE, beliefs[[]], 0.0, 0)
+    assert choose(acquisition, [], 3, _settings()) == []
+    assert shortlist(acquisition, [], 3, _settings()) == []
