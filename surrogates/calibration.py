@@ -77,7 +77,7 @@ def spread(values: torch.Tensor) -> torch.Tensor:
 HYPOTHETICAL = 0.93
 """Share of the calibration rows inside the energies' 90 % interval: most of those are known compounds, what is served are inventions. Of
 the calibration rows with a positive formation energy, which are most like inventions, 89 % are inside then."""
-DISAGREEMENT = 1.0
+DISAGREEMENT = 2.0
 """Power of the members' disagreement over that of the learned scale, for energies. The likelihood alone would choose a third: known
 compounds teach to trust the scale, but of strange ones only the members' disagreement knows."""
 

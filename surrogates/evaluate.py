@@ -186,9 +186,13 @@ def cells(ensemble: Ensemble, sets: TestSets, deformed: Deformations | None) -> 
     if deformed is not None:
         test = deformed.of_folds(TEST_FOLDS)
         strain = ensemble.predict_rows(test.deformed()).strain.numpy()
-        curves = [spearmanr(strain[where], test.energies.numpy()[where]).statistic for where in _volume_curves(test)]
-        found.append(Measure(f"Spearman with the potential over {len(TEST_VOLUMES)} volumes, mean", float(np.mean(curves)), len(curves)))
-        found.append(Measure("the same, median", float(np.median(curves)), len(curves)))
+        curves = np.array([spearmanr(strain[where], test.energies.numpy()[where]).statistic for where in _volume_curves(test)])
+        inside = test.in_22el.astype(bool)
+        for name, chosen in (("", np.ones(len(test), dtype=bool)), (", 22 elements", inside), (", other elements", ~inside)):
+            if chosen.any():
+                name = f"Spearman with the potential over {len(TEST_VOLUMES)} volumes{name}"
+                found.append(Measure(f"{name}: mean", float(curves[chosen].mean()), int(chosen.sum())))
+                found.append(Measure(f"{name}: median", float(np.median(curves[chosen])), int(chosen.sum())))
         for position, factor in enumerate(volume for volume in TEST_VOLUMES if volume != 1):
             rises = [test.energies[where[1 + position]] > 0 for where in _volume_curves(test)]
             found.append(Measure(f"for comparison, the potential's own energy rises at {factor}", float(np.mean(rises)), len(rises)))

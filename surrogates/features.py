@@ -21,7 +21,7 @@ DATA = Path(__file__).parent / "data"
 CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
 SPARSE_PROPERTIES = ("p_orbital_energy_eV", "s_orbital_energy_eV", "solid_state_energy_eV")
 """Known for less than two thirds of the elements: left out."""
-SHAPE_FEATURES = 9
+SHAPE_FEATURES = 8
 GLOBAL_FEATURES = 9
 COUNT_FEATURES = 6
 
@@ -174,9 +174,9 @@ def cell_features(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns:
         ``(n,)`` log of the volume per atom over the composition's estimate, and ``(n, SHAPE_FEATURES)`` of the cell's shape: the
-        sorted log lengths about their mean, the sines' defects |cos| of the angles, log(abc / volume), the shortest length over the
-        diameter of an average atom, and the log of the atoms in the cell. Both are 0 where the cell is unknown; a cell whose angles
-        close no body counts as flat (volume floor of 1e-3 abc).
+        sorted log lengths about their mean, the sines' defects |cos| of the angles, log(abc / volume), and the log of the atoms in the
+        cell. No length stands in it: with one a network would read the volume that it is asked to expect. Both are 0 where the cell is
+        unknown; a cell whose angles close no body counts as flat (volume floor of 1e-3 abc).
     """
     known = ~rows.lattice_parameters.isnan().any(1)
     lattice = torch.where(known[:, None], rows.lattice_parameters, torch.tensor([1.0, 1.0, 1.0, 90.0, 90.0, 90.0]))
@@ -186,10 +186,7 @@ def cell_features(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     atoms = (rows.counts.sum(1) * _lattice_points()[rows.space_group]).clamp(min=1e-6)
     expected = ((rows.counts * _element_volumes()[rows.elements]).sum(1) / rows.counts.sum(1).clamp(min=1e-6)).clamp(min=1.0).log()
     log_ratio = logs.sum(1) + skew - atoms.log() - expected
-    shape = torch.cat(
-        [logs - logs.mean(1, keepdim=True), cosines.abs(), -skew[:, None], (logs[:, 0] - expected / 3)[:, None], atoms.log()[:, None] / 3],
-        dim=1,
-    )
+    shape = torch.cat([logs - logs.mean(1, keepdim=True), cosines.abs(), -skew[:, None], atoms.log()[:, None] / 3], dim=1)
     return torch.where(known, log_ratio, 0.0), torch.where(known[:, None], shape, 0.0)
 
 

@@ -235,10 +235,13 @@ class Deformations:
 
 
 def deformations(file: Path) -> Deformations:
-    """The output of :mod:`surrogates.wrong_cells`; other shapes whose atoms did not come to rest are left out."""
+    """The output of :mod:`surrogates.wrong_cells`; other shapes whose atoms did not come to rest are left out.
+
+    So are crystals with a cell that has no energy: at twice the volume atoms may be out of reach of one another.
+    """
     from surrogates.wrong_cells import other_shapes, read
 
-    lines = list(read(file))
+    lines = [line for line in read(file) if np.isfinite(line["strain_energy_per_atom"]).all()]
     for line in lines:
         kept = np.full(len(line["cells"]), True) if line.get("at_rest") else ~other_shapes(np.array(line["cells"]))
         for name in ("cells", "strain_energy_per_atom"):

@@ -1,7 +1,8 @@
 """Tabulate once, from maintained sources, what the surrogates know of elements and space groups.
 
-``python -m surrogates.tabulate`` writes ``surrogates/data/elements.json`` (pymatgen and SMACT) and ``surrogates/data/space_groups.json``
-(PyXtal and pymatgen). Both files ship with the package, so predicting needs none of the three libraries.
+``python -m surrogates.tabulate`` writes ``surrogates/data/elements.json`` (pymatgen, SMACT and mendeleev, the last from the extra
+``tables``) and ``surrogates/data/space_groups.json`` (PyXtal and pymatgen). Both files ship with the package, so predicting needs none
+of these libraries. The order of an element's properties is the order in which the shipped networks read them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,31 @@ from al_crystal.crystal import ELEMENTS, element_volumes
 
 DATA = Path(__file__).parent / "data"
 HIGHEST_ATOMIC_NUMBER = 103
+CUBIC_ANGSTROM = 1.66054
+"""Å3 per atom of one cm3/mol."""
+MENDELEEV = {
+    "evaporation_heat": "evaporation_heat_kJ_per_mol",
+    "fusion_heat": "fusion_heat_kJ_per_mol",
+    "heat_of_formation": "heat_of_formation_of_gas_kJ_per_mol",
+    "en_allen": "electronegativity_allen_eV",
+    "en_ghosh": "electronegativity_ghosh",
+    "en_miedema": "electronegativity_miedema_V",
+    "miedema_electron_density": "miedema_electron_density",
+    "covalent_radius_pyykko": "covalent_radius_pyykko_pm",
+    "covalent_radius_pyykko_double": "covalent_radius_pyykko_double_pm",
+    "atomic_radius_rahm": "atomic_radius_rahm_pm",
+    "vdw_radius_alvarez": "van_der_waals_radius_alvarez_pm",
+    "glawe_number": "glawe_number",
+    "pettifor_number": "pettifor_number",
+}
+"""What is taken from mendeleev, and how it is called here."""
+LOGARITHMIC = {
+    "dipole_polarizability": "log_dipole_polarisability",
+    "c6_gb": "log_c6",
+    "miedema_molar_volume": "log_miedema_molar_volume",
+    "density": "log_density",
+}
+"""Likewise, as the logarithm of a number in mendeleev's unit."""
 CENTRINGS = ("P", "A", "C", "I", "R", "F")
 CENTRING_POINTS = {"P": 1, "A": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 
@@ -29,6 +56,14 @@ def valence_electrons(structure: str) -> dict[str, int]:
             continue
         electrons[shell[1]] += int(shell[2:].split("(")[0])  # the tables sometimes append "(tentative)"
     return electrons
+
+
+@cache
+def _mendeleev() -> Any:
+    """mendeleev's table of elements by symbol."""
+    from mendeleev.fetch import fetch_table
+
+    return fetch_table("elements").set_index("symbol")
 
 
 def element_properties(symbol: str) -> dict[str, float | None]:
@@ -50,7 +85,11 @@ def element_properties(symbol: str) -> dict[str, float | None]:
             return None
         return value if math.isfinite(value) else None
 
-    energies = element.ionization_energies
+    def logarithm(value: float | None) -> float | None:
+        return math.log(value) if value else None
+
+    energies, other_facts = element.ionization_energies, _mendeleev().loc[symbol]
+    molar_volume = finite(lambda: element.molar_volume)
     return {
         "period": float(element.row),
         "group": float(element.group),
@@ -91,6 +130,9 @@ def element_properties(symbol: str) -> dict[str, float | None]:
         "is_chalcogen": float(element.is_chalcogen),
         "is_alkali": float(element.is_alkali),
         "is_alkaline": float(element.is_alkaline),
+        "log_molar_volume": logarithm(molar_volume and molar_volume * CUBIC_ANGSTROM),
+        **{ours: finite(lambda name=name: other_facts[name]) for name, ours in MENDELEEV.items()},  # type: ignore[misc]
+        **{ours: logarithm(finite(lambda name=name: other_facts[name])) for name, ours in LOGARITHMIC.items()},  # type: ignore[misc]
     }
 
 
@@ -124,12 +166,13 @@ def main() -> None:
     """Write both tables."""
     DATA.mkdir(exist_ok=True)
     symbols = ELEMENTS[:HIGHEST_ATOMIC_NUMBER]
-    sources = {name: version(name) for name in ("pymatgen", "smact", "pyxtal")}
     elements = {symbol: element_properties(symbol) for symbol in symbols}
     groups = {str(number): space_group_facts(number) for number in range(1, 231)}
-    for name, key, rows in (("elements", "elements", elements), ("space_groups", "space_groups", groups)):
+    read = {"elements": ("pymatgen", "smact", "mendeleev"), "space_groups": ("pymatgen", "pyxtal")}
+    for name, rows in (("elements", elements), ("space_groups", groups)):
+        sources = {library: version(library) for library in read[name]}
         lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in rows.items())
-        (DATA / f"{name}.json").write_text(f'{{"sources": {json.dumps(sources)},\n "{key}": {{\n{lines}\n}}}}\n')
+        (DATA / f"{name}.json").write_text(f'{{"sources": {json.dumps(sources)},\n "{name}": {{\n{lines}\n}}}}\n')
 
 
 if __name__ == "__main__":

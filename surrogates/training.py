@@ -25,7 +25,8 @@ from surrogates.tables import CONFLICT, PROPERTIES, REFERENCE_LEVEL, Table
 if TYPE_CHECKING:
     from al_crystal.crystal import Observation
 
-LOSS = TrainingSettings()
+LOSS = TrainingSettings(energy_elbow=0.15)
+"""Of pretraining; labels are wrong by more than tables are, so their errors count squared for longer."""
 LARGEST_SCORE = 5.0
 """Standardised errors beyond this count as this, so that one wild label does not blow up every interval."""
 

@@ -108,17 +108,19 @@ def deformed(structure: Structure, cells: Sequence[np.ndarray]) -> tuple[list[St
 
 
 def candidates(data: Path, train: int, calibration: int, test: int, largest: int) -> list[dict[str, Any]]:
-    """Crystals to deform: seed rows with a structure of at most ``largest`` atoms, half of them within the 22 elements.
+    """Crystals to deform, among the seed rows with a structure.
 
-    Folds 0-1 are test, 2 calibration, the rest training; WBM and JARVIS rows are left out (kept apart, another level of theory).
+    Folds 0-1 are test, drawn as they come, whatever their size. Fold 2 calibrates and the rest trains: of at most ``largest`` atoms, half
+    of them within the 22 elements. WBM and JARVIS rows are left out (kept apart, another level of theory).
     """
     import pandas as pd
 
     frame = pd.read_parquet(data / "seed_crystals.parquet")
-    frame = frame[frame["has_structure"] & (frame["cell_setting"] == "spglib") & (frame["n_atoms_prim"] <= largest)]
+    frame = frame[frame["has_structure"] & (frame["cell_setting"] == "spglib")]
     frame = frame[~frame["source"].isin(["wbm_val10k", "jarvis_dft_2500"])].drop_duplicates(["formula", "space_group_number"])
-    chosen = []
-    for folds, number in (((0, 1), test), ((2,), calibration), (tuple(range(3, 10)), train)):
+    chosen = [frame[frame["fold"] < 2].sample(frac=1.0, random_state=0)[:test]]
+    frame = frame[frame["n_atoms_prim"] <= largest]
+    for folds, number in (((2,), calibration), (tuple(range(3, 10)), train)):
         part = frame[frame["fold"].isin(folds)].sample(frac=1.0, random_state=np.random.default_rng(len(folds)))
         inside, outside = part[part["in_22el"]], part[~part["in_22el"]]
         chosen += [inside[: number // 2], outside[: number - min(number // 2, len(inside))]]
@@ -233,8 +235,8 @@ def main(
     rest: Annotated[str | None, typer.Option("--at-rest", help="MODULE:FUNCTION, the same with the atoms at rest in the cell")] = None,
     train: Annotated[int, typer.Option(help="crystals of folds 3-9")] = 2500,
     calibration: Annotated[int, typer.Option(help="crystals of fold 2")] = 300,
-    test: Annotated[int, typer.Option(help="crystals of folds 0-1")] = 400,
-    largest: Annotated[int, typer.Option(help="most atoms in the primitive cell")] = 16,
+    test: Annotated[int, typer.Option(help="crystals of folds 0-1, drawn as they come; the default takes all")] = 10_000,
+    largest: Annotated[int, typer.Option(help="most atoms in the primitive cell of crystals of the other folds")] = 16,
     limit: Annotated[float, typer.Option(help="stop after so many CPU minutes (call again to go on)")] = float("inf"),
 ) -> None:
     """Label wrong cells of relaxed crystals with a potential."""

@@ -75,7 +75,7 @@ def test_cells_are_compared_with_the_potential(sets):
     deformed = Deformations(rows, owner, torch.tensor(all_cells).float(), energies, np.zeros(4), np.ones(4, dtype=bool))
     found = by_name(cells(small_ensemble(), sets, deformed))
     assert found["for comparison, the potential's own energy rises at 0.7"].value == 1
-    assert -1 <= found["Spearman with the potential over 8 volumes, mean"].value <= 1
+    assert -1 <= found["Spearman with the potential over 8 volumes: mean"].value <= 1
     assert found["mean change of the energy against no cell: no cell"].value == 0
 
 

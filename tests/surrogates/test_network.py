@@ -45,6 +45,15 @@ def test_energy_without_strain_ignores_the_cell(network):
     assert not outputs(network, unknown).strain.any()
 
 
+def test_the_expected_volume_does_not_follow_the_one_that_is_given(network):
+    rows = Rows.from_batch(batch())
+    expected = outputs(network, rows).volume
+    for factor in (0.5, 0.8, 1.5):
+        lattice = rows.lattice_parameters.clone()
+        lattice[:, :3] *= factor
+        torch.testing.assert_close(outputs(network, replace(rows, lattice_parameters=lattice)).volume, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_strain_is_never_negative_and_explodes_far_away(network):
     rows = Rows.from_batch(batch())
     lattice = rows.lattice_parameters.clone()

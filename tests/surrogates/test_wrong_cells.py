@@ -8,7 +8,18 @@ from typer.testing import CliRunner
 
 from al_crystal.crystal import LATTICE_PARAMETERS, cell_volume
 from surrogates.tables import deformations
-from surrogates.wrong_cells import FREE_PARAMETERS, TEST_VOLUMES, at_rest, deformed, load_function, read, scaled, sheared, wrong_cells
+from surrogates.wrong_cells import (
+    FREE_PARAMETERS,
+    TEST_VOLUMES,
+    at_rest,
+    candidates,
+    deformed,
+    load_function,
+    read,
+    scaled,
+    sheared,
+    wrong_cells,
+)
 
 CELLS = {
     "triclinic": [5, 6, 7, 80, 95, 102],
@@ -102,7 +113,8 @@ def test_shapes_with_frozen_atoms_do_not_train(tmp_path):
     line |= {"cells": cells, "strain_energy_per_atom": [0.0, 0.5], "at_rest": False}
     rested = line | {"source_id": "2", "at_rest": True}
     file = tmp_path / "cells.jsonl"
-    file.write_text("".join(json.dumps(one) + "\n" for one in (line, rested | {"at_rest": False}, rested)))
+    torn = line | {"source_id": "3", "strain_energy_per_atom": [0.0, float("nan")]}  # atoms out of reach of one another
+    file.write_text("".join(json.dumps(one) + "\n" for one in (line, torn, rested | {"at_rest": False}, rested)))
     found = deformations(file)
     assert len(found) == 2
     assert found.crystal.tolist() == [0, 1, 1]
@@ -152,6 +164,19 @@ def test_command_goes_on_where_it_was_killed(tmp_path):
     found = deformations(output)
     assert len(found.of_folds((0, 1))) == 4
     assert len(found.of_folds((0, 1)).cells) == 4 * len(TEST_VOLUMES)
+
+
+def test_crystals_to_test_on_are_drawn_as_they_come_and_large_ones_do_not_train(tmp_path):
+    fake_data(tmp_path, 40)
+    frame = pd.read_parquet(tmp_path / "seed_crystals.parquet")
+    frame["n_atoms_prim"] = [40 if index % 8 < 4 else 2 for index in range(40)]  # in every fold half of the crystals are large
+    frame["in_22el"] = frame["fold"].isin([0, 2])
+    frame.to_parquet(tmp_path / "seed_crystals.parquet")
+    rows = candidates(tmp_path, train=4, calibration=4, test=100, largest=16)
+    assert sorted(row["fold"] for row in rows) == [0] * 10 + [1] * 10 + [2] * 2 + [3] * 4
+    assert {row["n_atoms_prim"] for row in rows if row["fold"] < 2} == {2, 40}
+    assert {row["n_atoms_prim"] for row in rows if row["fold"] >= 2} == {2}
+    assert len(candidates(tmp_path, train=0, calibration=0, test=7, largest=16)) == 7
 
 
 @pytest.mark.parametrize("path", ["math", "math:nothing_like_that"])
