@@ -20,15 +20,18 @@ LABELS = ("formation energy (eV/atom)", "band gap (eV)")
 
 
 def parity(target: NDArray[np.float64], predicted: NDArray[np.float64], label: str) -> Figure:
-    """Predicted against labelled, both ``(n,)``, as a density."""
+    """Predicted against labelled, both ``(n,)``, as a density in the range of the labels; the title counts predictions outside of it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.subplots()
-    bounds = [float(min(target.min(), predicted.min())), float(max(target.max(), predicted.max()))]
-    axes.hexbin(target, predicted, gridsize=70, bins="log", cmap="viridis", mincnt=1)
+    margin = 0.1 * (target.max() - target.min())
+    bounds = (float(target.min() - margin), float(target.max() + margin))
+    outside = int(((predicted < bounds[0]) | (predicted > bounds[1])).sum())
+    axes.hexbin(target, predicted, gridsize=70, bins="log", cmap="viridis", mincnt=1, extent=(*bounds, *bounds))
     axes.plot(bounds, bounds, color="black", linewidth=0.8)
-    axes.set(xlabel=f"labelled {label}", ylabel=f"predicted {label}", title=f"n = {len(target):,}")
+    title = f"n = {len(target):,}" + (f", {outside} outside" if outside else "")
+    axes.set(xlabel=f"labelled {label}", ylabel=f"predicted {label}", title=title, xlim=bounds, ylim=bounds)
     return figure
 
 
