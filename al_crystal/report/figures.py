@@ -133,6 +133,24 @@ def errors_by_round(state: State) -> go.Figure:
     return _style(figure)
 
 
+def looks(table: pd.DataFrame, name: str = "formation_energy_per_atom") -> go.Figure:
+    """Median absolute error in the proposed cell by round: of what the surrogate said alone, of the look, of the belief made of both."""
+    looked = table[(table["status"] == "ok") & table[f"screened_{name}"].notna() & table[f"proposal_{name}"].notna()]
+    figure = go.Figure()
+    for prefix, words, colour in (
+        ("surrogate", "the surrogate alone", "#9aa3ad"),
+        ("screened", "the look", "#d99a2b"),
+        ("predicted", "the belief it was picked on", "#2a6fdb"),
+    ):
+        errors = (looked[f"{prefix}_{name}"] - looked[f"proposal_{name}"]).abs().groupby(looked["round"])
+        middle, counts = errors.median(), errors.size()
+        text = [f"n = {count}" for count in counts]
+        figure.add_scatter(x=middle.index, y=middle.to_numpy(), mode="lines+markers", name=words, line={"color": colour}, text=text)
+    figure.update_xaxes(title="round", dtick=1)
+    figure.update_yaxes(title=f"median error ({UNITS[name]})", rangemode="tozero")
+    return _style(figure)
+
+
 def volumes(table: pd.DataFrame) -> go.Figure:
     """Relaxed against proposed volume per atom: how far the proposed cells mean something."""
     good = table[table["status"] == "ok"]
