@@ -5,7 +5,7 @@ import torch
 
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
-from surrogates.learning import SMALLEST_MATRIX, TrainingSettings, huber, log_strain, make_optimisers, train_network
+from surrogates.learning import SMALLEST_MATRIX, TrainingSettings, _step_loss, huber, log_strain, make_optimisers, train_network
 from surrogates.network import Network, NetworkSettings, mean_strain
 from surrogates.tables import Deformations, Table
 from tests.surrogates.helpers import CRYSTALS, SMALL, batch
@@ -159,3 +159,23 @@ def test_training_fits_a_few_rows_twice_alike_and_leaves_the_global_generator_al
     assert strain[0] < 0.15
     assert strain[1] > 0.3
     assert strain[2] > 0.1
+
+
+def test_only_a_share_of_the_volumes_gradient_reaches_the_trunk(network):
+    rows = Rows.from_batch(batch())
+    unlabelled = torch.full((len(rows), 2), torch.nan)
+    zeros, source = torch.zeros(len(rows), 2), torch.zeros(len(rows), dtype=torch.int64)
+    table = Table(rows, unlabelled, zeros, source, zeros.long(), ())
+    gradients = {}
+    for share in (0.0, 0.2, 1.0):
+        network.zero_grad()
+        settings = TrainingSettings(network=SMALL, cell_share=share)
+        _step_loss(network, table, None, settings, torch.Generator().manual_seed(0))[0].backward()
+        gradients[share] = network.hidden.weight.grad.clone(), network.strain.expected.grad.clone()
+    (none, full), (some, same), (whole, also) = gradients.values()
+    assert not none.any()
+    assert whole.any()
+    torch.testing.assert_close(some, 0.2 * whole)
+    assert full.any()
+    torch.testing.assert_close(full, same)
+    torch.testing.assert_close(full, also)
