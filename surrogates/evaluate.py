@@ -4,7 +4,7 @@ Everything is measured on folds 0-1, which neither trained nor calibrated anythi
 scale of 2018. Told the source "matbench" the ensemble speaks on that scale, so these errors are against the labels as published; with
 the source unknown it speaks on that of 2020, and the shift (``--shift``, as in training) carries the labels there.
 Prints one table and writes it with all numbers to ``OUTPUT/evaluation.json``, figures beside it.
-``--baselines`` adds a constant, a random forest and a Gaussian process.
+``--baselines`` adds a constant, a random forest and a Gaussian process, ``--learning-curve 4`` a trunk on growing shares of the rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typer
 from surrogates.calibration import NINETY
 from surrogates.ensemble import Ensemble, Predictions
 from surrogates.features import Rows, cell_features
-from surrogates.tables import KEPT_APART, Deformations, Shift, Table, deformations, matbench_table, seed_table
+from surrogates.tables import KEPT_APART, Deformations, Shift, Table, deformations, join, matbench_table, seed_table
 from surrogates.train import TEST_FOLDS, TRAIN_FOLDS, of_folds, without
 from surrogates.wrong_cells import TEST_VOLUMES, load_function
 
@@ -208,46 +208,10 @@ def _volume_curves(test: Deformations) -> list[NDArray[np.int64]]:
     return [start + np.arange(len(TEST_VOLUMES)) for start in first]
 
 
-def baselines(data: Path, sets: TestSets, shift: Shift | None, rows: int = 30_000) -> list[Measure]:
-    """A constant, a random forest and a Gaussian process on pooled element properties, space group and sizes (no cell, no source)."""
-    from sklearn.dummy import DummyRegressor
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from surrogates.tables import join
-
+def training_rows(data: Path, shift: Shift | None) -> Table:
+    """The rows that the shipped ensemble was trained on."""
     report: dict[str, int] = {}
-    train = of_folds(join([without(seed_table(data, report, shift), KEPT_APART), matbench_table(data, report, shift)]), TRAIN_FOLDS)
-    kernel = ConstantKernel(1.0) * RBF(10.0) + WhiteKernel(0.1)
-    models: dict[str, tuple[Any, int]] = {
-        "constant (median)": (DummyRegressor(strategy="median"), rows),
-        f"random forest, 60 trees, {rows:,} rows": (RandomForestRegressor(60, max_features=0.33, min_samples_leaf=2, random_state=0), rows),
-        "Gaussian process, 2,000 rows": (make_pipeline(StandardScaler(), GaussianProcessRegressor(kernel, normalize_y=True)), 2000),
-    }
-    found = []
-    for column, name, table in ((0, "formation energy", sets.seed), (0, "formation energy", sets.matbench), (1, "band gap", sets.matbench)):
-        known = np.flatnonzero(~train.targets[:, column].isnan().numpy())
-        order = np.random.default_rng(0).permutation(known)
-        where = ~table.targets[:, column].isnan()
-        test, target = plain_features(table.rows[where]), table.targets[where, column].numpy()
-        origin = "MatBench" if table is sets.matbench else "seed"
-        for label, (model, number) in models.items():
-            chosen = torch.tensor(order[:number])
-            model.fit(plain_features(train.rows[chosen]), train.targets[chosen, column].numpy())
-            found.append(Measure(f"{label}: {name}, {origin}", float(np.abs(model.predict(test) - target).mean()), len(target)))
-    return found
-
-
-def plain_features(rows: Rows) -> NDArray[np.float32]:
-    """``(n, features)`` what the baselines see: pooled element properties, sizes and symmetry facts."""
-    from surrogates.features import space_group_table
-    from surrogates.inputs import Inputs
-
-    parts = [Inputs.of(rows[where]).crystal for where in torch.arange(len(rows)).split(4096)]
-    return torch.cat([torch.cat(parts), space_group_table()[rows.space_group], rows.space_group[:, None].float()], dim=1).numpy()
+    return of_folds(join([without(seed_table(data, report, shift), KEPT_APART), matbench_table(data, report, shift)]), TRAIN_FOLDS)
 
 
 def main(
@@ -258,9 +222,14 @@ def main(
     output: Annotated[Path, typer.Option(help="folder for evaluation.json and the figures")] = Path("surrogate_evaluation"),
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
     with_baselines: Annotated[bool, typer.Option("--baselines", help="also fit the baselines (some minutes)")] = False,
+    curve: Annotated[
+        float | None,
+        typer.Option("--learning-curve", min=0, help="passes; also trains a trunk on growing shares of the rows"),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Print how good an ensemble is on chemical systems it has never seen."""
+    from surrogates.baselines import baselines, learning_curve
     from surrogates.figures import draw_all
 
     torch.set_num_threads(threads)
@@ -273,7 +242,10 @@ def main(
     deformed = deformations(wrong_cells) if wrong_cells else None
     measures = accuracy(made, sets) + uncertainty(made, sets) + cells(made, sets, deformed)
     if with_baselines:
-        measures += baselines(data, sets, convert)
+        measures += baselines(training_rows(data, convert), sets)
+    if curve:
+        torch.set_flush_denormal(True)  # as in training
+        measures += learning_curve(training_rows(data, convert), sets, curve)
     for measure in measures:
         spread = "" if measure.spread is None else f"  (single trunks {measure.alone:.4f} +- {measure.spread:.4f})"
         typer.echo(f"{measure.name:<88}{measure.value:>9.4f}  n = {measure.rows:,}{spread}")
