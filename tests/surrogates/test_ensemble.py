@@ -41,8 +41,12 @@ def test_shipped_ensemble_knows_its_chemistry(shipped):
     energy, gap = found.mean.unbind(1)
     assert -3.3 < energy[0] < -2.4, "MgO: -3.0 eV/atom in the Materials Project"
     assert 3 < gap[0] < 6, "MgO: 4.4 eV in PBE"
-    assert abs(energy[1]) < 2 * found.standard_deviation[1, 0], "silicon is an element: zero by definition (docs: a weak point)"
     assert energy[2] < -2.8, "CaTiO3"
+
+
+@pytest.mark.xfail(strict=True, reason="put at 0.40 eV/atom: a known fault of the shipped weights (docs/surrogates.md)")
+def test_silicon_is_its_own_reference(shipped):
+    assert abs(shipped.predict(batch()).mean[1, 0]) < 0.3, "silicon is an element: zero by definition"
 
 
 @pytest.mark.parametrize(
