@@ -79,7 +79,8 @@ HYPOTHETICAL = 0.93
 the calibration rows with a positive formation energy, which are most like inventions, 89 % are inside then."""
 DISAGREEMENT = 2.0
 """Power of the members' disagreement over that of the learned scale, for energies. The likelihood alone would choose a third: known
-compounds teach to trust the scale, but of strange ones only the members' disagreement knows."""
+compounds teach to trust the scale, but of strange ones only the members' disagreement knows. Chosen with WBM's coverage in view, which is
+therefore no untouched test of it (docs/surrogates.md)."""
 
 
 def fit_property(

@@ -10,7 +10,7 @@ Prints one table and writes it with all numbers to ``OUTPUT/evaluation.json``, f
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,48 +18,17 @@ import numpy as np
 import torch
 import typer
 
+from surrogates.baselines import baselines, learning_curve
 from surrogates.calibration import NINETY
 from surrogates.ensemble import Ensemble, Predictions
 from surrogates.features import Rows, cell_features
-from surrogates.tables import KEPT_APART, Deformations, Shift, Table, deformations, join, matbench_table, seed_table
-from surrogates.train import TEST_FOLDS, TRAIN_FOLDS, of_folds, without
+from surrogates.held_out import Measure, TestSets, training_rows
+from surrogates.tables import Deformations, Table, deformations
+from surrogates.train import TEST_FOLDS
 from surrogates.wrong_cells import TEST_VOLUMES, load_function
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number with what it is and on how many rows.
-
-    ``alone`` and ``spread`` are the mean and the standard deviation of the same number over the trunks alone, each an independent seed.
-    """
-
-    name: str
-    value: float
-    rows: int
-    alone: float | None = None
-    spread: float | None = None
-
-
-@dataclass(frozen=True)
-class TestSets:
-    """The held-out rows: seed crystals without the sources kept apart, MatBench, WBM (all folds: none of it trained), JARVIS (likewise)."""
-
-    seed: Table
-    matbench: Table
-    wbm: Table
-    jarvis: Table
-
-    @classmethod
-    def load(cls, data: Path, shift: Shift | None = None) -> TestSets:
-        """Read the development data; targets are carried to the scale of 2020."""
-        report: dict[str, int] = {}
-        seed = seed_table(data, report, shift)
-        origin = seed.columns["origin"]
-        apart = [seed[torch.tensor(origin == name)] for name in KEPT_APART]
-        return cls(of_folds(without(seed, KEPT_APART), TEST_FOLDS), of_folds(matbench_table(data, report, shift), TEST_FOLDS), *apart)
 
 
 def predictions(ensemble: Ensemble, table: Table, source: bool, cell: bool) -> Predictions:
@@ -208,12 +177,6 @@ def _volume_curves(test: Deformations) -> list[NDArray[np.int64]]:
     return [start + np.arange(len(TEST_VOLUMES)) for start in first]
 
 
-def training_rows(data: Path, shift: Shift | None) -> Table:
-    """The rows that the shipped ensemble was trained on."""
-    report: dict[str, int] = {}
-    return of_folds(join([without(seed_table(data, report, shift), KEPT_APART), matbench_table(data, report, shift)]), TRAIN_FOLDS)
-
-
 def main(
     data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
     ensemble: Annotated[Path | None, typer.Option(help="folder of the ensemble; default: the one shipped")] = None,
@@ -229,7 +192,6 @@ def main(
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Print how good an ensemble is on chemical systems it has never seen."""
-    from surrogates.baselines import baselines, learning_curve
     from surrogates.figures import draw_all
 
     torch.set_num_threads(threads)
@@ -239,7 +201,10 @@ def main(
     made = Ensemble.load(ensemble, numbers) if ensemble else Ensemble.pretrained(numbers)
     convert = load_function(shift) if shift else None
     sets = TestSets.load(data, convert)
-    deformed = deformations(wrong_cells) if wrong_cells else None
+    report: dict[str, int] = {}
+    deformed = deformations(wrong_cells, report) if wrong_cells else None
+    for line, number in report.items():
+        typer.echo(f"{line}: {number:,}")
     measures = accuracy(made, sets) + uncertainty(made, sets) + cells(made, sets, deformed)
     if with_baselines:
         measures += baselines(training_rows(data, convert), sets)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from surrogates.ensemble import Ensemble
-    from surrogates.evaluate import TestSets
+    from surrogates.held_out import TestSets
 
 LABELS = ("formation energy (eV/atom)", "band gap (eV)")
 

@@ -234,14 +234,17 @@ class Deformations:
         return replace(rows, lattice_parameters=self.cells)
 
 
-def deformations(file: Path) -> Deformations:
+def deformations(file: Path, report: dict[str, int]) -> Deformations:
     """The output of :mod:`surrogates.wrong_cells`; other shapes whose atoms did not come to rest are left out.
 
-    So are crystals with a cell that has no energy: at twice the volume atoms may be out of reach of one another.
+    So are crystals with a cell that has no energy, counted in ``report``: at twice the volume atoms may be out of reach of one another.
     """
     from surrogates.wrong_cells import other_shapes, read
 
-    lines = [line for line in read(file) if np.isfinite(line["strain_energy_per_atom"]).all()]
+    found = list(read(file))
+    lines = [line for line in found if np.isfinite(line["strain_energy_per_atom"]).all()]
+    report["crystals with wrong cells"] = len(found)
+    report["crystals with a cell that has no energy, left out"] = len(found) - len(lines)
     for line in lines:
         kept = np.full(len(line["cells"]), True) if line.get("at_rest") else ~other_shapes(np.array(line["cells"]))
         for name in ("cells", "strain_energy_per_atom"):

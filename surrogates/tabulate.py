@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from scipy.constants import Avogadro
+
 from al_crystal.crystal import ELEMENTS, element_volumes
 
 DATA = Path(__file__).parent / "data"
 HIGHEST_ATOMIC_NUMBER = 103
-CUBIC_ANGSTROM = 1.66054
+CUBIC_ANGSTROM = 1e24 / Avogadro
 """Å3 per atom of one cm3/mol."""
 MENDELEEV = {
     "evaporation_heat": "evaporation_heat_kJ_per_mol",

@@ -87,9 +87,9 @@ def main(
     report: dict[str, int] = {}
     convert = load_function(shift) if shift else None
     table = join([without(seed_table(data, report, convert), KEPT_APART), matbench_table(data, report, convert)])
+    deformed = deformations(wrong_cells, report) if wrong_cells else None
     for line, number in report.items():
         typer.echo(f"{line}: {number:,}")
-    deformed = deformations(wrong_cells) if wrong_cells else None
     train = of_folds(table, TRAIN_FOLDS)
     (output / "trunks").mkdir(parents=True, exist_ok=True)
     settings, networks, start = TrainingSettings(epochs=epochs), [], time.process_time()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from al_crystal.crystal import Observation
 
 LOSS = TrainingSettings(energy_elbow=0.15)
-"""Of pretraining; labels are wrong by more than tables are, so their errors count squared for longer."""
+"""Of pretraining, but for the elbow, which is the one that campaigns were measured with (docs/surrogates.md)."""
 LARGEST_SCORE = 5.0
 """Standardised errors beyond this count as this, so that one wild label does not blow up every interval."""
 

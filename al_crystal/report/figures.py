@@ -133,8 +133,12 @@ def errors_by_round(state: State) -> go.Figure:
     return _style(figure)
 
 
-def looks(table: pd.DataFrame, name: str = "formation_energy_per_atom") -> go.Figure:
-    """Median absolute error in the proposed cell by round: of what the surrogate said alone, of the look, of the belief made of both."""
+def looks(table: pd.DataFrame) -> go.Figure:
+    """Formation energies that were looked up, against labels in the proposed cell (eV/atom).
+
+    Median absolute error by round of what the surrogate said alone, of the look, and of the belief made of both.
+    """
+    name = "formation_energy_per_atom"
     looked = table[(table["status"] == "ok") & table[f"screened_{name}"].notna() & table[f"proposal_{name}"].notna()]
     figure = go.Figure()
     for prefix, words, colour in (

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from surrogates.baselines import SHARES, baselines, learning_curve
-from surrogates.evaluate import TestSets
 from surrogates.features import Rows
+from surrogates.held_out import TestSets
 from surrogates.learning import TrainingSettings
 from surrogates.tables import Table
 from tests.surrogates.helpers import CRYSTALS, SMALL, batch

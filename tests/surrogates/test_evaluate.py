@@ -7,9 +7,10 @@ import torch
 
 from al_crystal.crystal import cell_volume
 from surrogates.calibration import Calibration, PropertyCalibration
-from surrogates.evaluate import Measure, TestSets, accuracy, cells, in_volume, uncertainty
+from surrogates.evaluate import accuracy, cells, in_volume, uncertainty
 from surrogates.features import Rows
 from surrogates.figures import draw_all
+from surrogates.held_out import Measure, TestSets
 from surrogates.tables import Deformations, Table
 from surrogates.wrong_cells import TEST_VOLUMES, scaled
 from tests.surrogates.helpers import CRYSTALS, batch, small_ensemble

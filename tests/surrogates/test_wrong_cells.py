@@ -115,7 +115,9 @@ def test_shapes_with_frozen_atoms_do_not_train(tmp_path):
     file = tmp_path / "cells.jsonl"
     torn = line | {"source_id": "3", "strain_energy_per_atom": [0.0, float("nan")]}  # atoms out of reach of one another
     file.write_text("".join(json.dumps(one) + "\n" for one in (line, torn, rested | {"at_rest": False}, rested)))
-    found = deformations(file)
+    report: dict[str, int] = {}
+    found = deformations(file, report)
+    assert report == {"crystals with wrong cells": 3, "crystals with a cell that has no energy, left out": 1}
     assert len(found) == 2
     assert found.crystal.tolist() == [0, 1, 1]
 
@@ -161,7 +163,7 @@ def test_command_goes_on_where_it_was_killed(tmp_path):
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert "4 crystals labelled" in result.output
     assert {line["source_id"]: line for line in read(output)} == whole
-    found = deformations(output)
+    found = deformations(output, {})
     assert len(found.of_folds((0, 1))) == 4
     assert len(found.of_folds((0, 1)).cells) == 4 * len(TEST_VOLUMES)
 
