@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,49 +76,59 @@ def spread(values: torch.Tensor) -> torch.Tensor:
     return ((values - values.mean(0)).square().sum(0) / max(1, len(values) - 1)).sqrt()
 
 
-HYPOTHETICAL = 0.93
-"""Share of the calibration rows inside the energies' 90 % interval: most of those are known compounds, what is served are inventions. Of
-the calibration rows with a positive formation energy, which are most like inventions, 89 % are inside then."""
-DISAGREEMENT = 2.0
-"""Power of the members' disagreement over that of the learned scale, for energies. The likelihood alone would choose a third: known
-compounds teach to trust the scale, but of strange ones only the members' disagreement knows. Chosen with WBM's coverage in view, which is
-therefore no untouched test of it (docs/surrogates.md)."""
+class Evidence(NamedTuple):
+    """What an ensemble says of rows that it never learned, as served (source unknown), and what is true.
+
+    Attributes:
+        output: member outputs ``(s, n)``.
+        distance: ``(n,)`` from what the ensemble learned.
+        targets: ``(n, 2)`` labels, NaN where missing.
+    """
+
+    output: Output
+    distance: torch.Tensor
+    targets: torch.Tensor
+
+    def columns(self) -> list[Errors]:
+        """For energy and gap, the rows that count: for gaps non-metals, on metals the interval is easy and would hide the rest."""
+        values = self.output.energy.mean(0) + mean_strain(self.output.strain), self.output.gap.clamp(min=0).mean(0)
+        found = []
+        for column, (value, (scale, spread)) in enumerate(zip(values, inputs(self.output), strict=True)):
+            target = self.targets[:, column]
+            counted = ~target.isnan() & ((target > 0) | (column == 0))
+            found.append(Errors(*(part[counted] for part in (value - target, scale, spread, self.distance))))
+        return found
 
 
-def fit_property(
-    error: torch.Tensor,
-    scale: torch.Tensor,
-    spread: torch.Tensor,
-    distance: torch.Tensor,
-    counted: torch.Tensor,
-    coverage: float = 0.9,
-    ratio: float | None = None,
-    lopsided: bool = False,
-) -> PropertyCalibration:
-    """Maximum likelihood of a Student distribution, then coverage of the 90 % interval, on ``counted`` rows.
+class Errors(NamedTuple):
+    """Prediction - label of ``n`` rows, and what the standard deviation is made of; all ``(n,)``."""
 
-    Four degrees of freedom, because errors have heavy tails.
-    All are ``(n,)``; ``counted`` is a mask (for gaps the non-metals: on metals the interval is easy and would hide the rest).
-    ``ratio`` fixes the power of the spread over that of the scale (see :data:`DISAGREEMENT`); without it both are free. ``error`` is
-    prediction - label; where it is ``lopsided`` the interval is placed so that as many labels lie above it as below.
+    error: torch.Tensor
+    scale: torch.Tensor
+    spread: torch.Tensor
+    distance: torch.Tensor
+
+
+def fit_property(errors: Errors, coverage: float = 0.9, lopsided: bool = False) -> PropertyCalibration:
+    """Maximum likelihood of a Student distribution for the powers and the distance, then ``coverage`` of the 90 % interval.
+
+    Four degrees of freedom, because errors have heavy tails. Where errors are ``lopsided`` the interval is placed so that as many labels
+    lie above it as below.
     """
     from scipy.optimize import minimize
 
     def calibration(values: np.ndarray) -> PropertyCalibration:
-        if ratio is not None:
-            values = np.array([values[0], values[1], ratio * values[1], values[3]])
         return PropertyCalibration(factor=float(np.exp(values[0])), scale=values[1], spread=values[2], far=values[3])
 
     def loss(values: np.ndarray) -> float:
-        variance = calibration(values).variance(scale[fitted], spread[fitted], distance[fitted])
-        likelihood = 0.5 * variance.log() + 2.5 * torch.log1p(error[fitted].square() / (4 * variance))
+        variance = calibration(values).variance(*errors[1:])
+        likelihood = 0.5 * variance.log() + 2.5 * torch.log1p(errors.error.square() / (4 * variance))
         return float(likelihood.mean()) + 1e-3 * float(np.square(values - start).sum())
 
-    fitted = counted.nonzero()[:, 0]
     start = np.array([0.2, 0.7, 0.3, 0.2])
     bounds = [(-3.0, 4.0), (0.0, 1.5), (0.0, 1.5), (0.02, 3.0)]
     found = calibration(minimize(loss, start, method="Powell", bounds=bounds, options={"xtol": 1e-3, "ftol": 1e-6}).x)
-    scores = (error / found.variance(scale, spread, distance).sqrt())[counted]
+    scores = errors.error / found.variance(*errors[1:]).sqrt()
     if lopsided:
         low, high = scores.quantile((1 - coverage) / 2), scores.quantile((1 + coverage) / 2)
     else:
@@ -128,30 +140,38 @@ def fit_property(
     return PropertyCalibration(**{name: float(f"{value:.4g}") for name, value in values.items()})
 
 
+def reach(calibration: PropertyCalibration, errors: Errors) -> torch.Tensor:
+    """``(n,)`` by what factor the interval must grow or shrink until its end is at the label."""
+    deviation = calibration.variance(*errors[1:]).sqrt()
+    ends = torch.where(errors.error < 0, NINETY + calibration.lean, NINETY - calibration.lean)
+    return errors.error.abs() / (deviation * ends)
+
+
 def fit(
-    output: Output,
-    distance: torch.Tensor,
-    targets: torch.Tensor,
+    uncharted: Evidence,
+    charted: Evidence,
+    own: Evidence,
     strain: torch.Tensor | None = None,
     strain_labels: torch.Tensor | None = None,
 ) -> Calibration:
-    """Calibrate on rows that no member was trained on.
+    """Calibrate so that the interval holds for inventions, on rows that no member was trained on.
+
+    How a standard deviation is made is learned from the scouts' errors on crystals of elements that they never saw together
+    (:mod:`surrogates.uncharted`), so that 90 % of them lie inside. A larger share of the scouts' ordinary held-out rows lies inside that
+    interval too, and the ensemble's own is made as wide: the same share of its own ordinary held-out rows lies inside.
 
     Args:
-        output: member outputs ``(s, n)`` as served (source unknown).
-        distance: ``(n,)``.
-        targets: ``(n, 2)`` labels, NaN where missing.
+        uncharted: of the scouts, on rows of uncharted pairs.
+        charted: of the scouts, on other rows kept apart.
+        own: of the ensemble to calibrate, on rows kept apart.
         strain: ``(cells,)`` predicted strain energies of wrong cells, with ``strain_labels`` the potential's.
     """
     found = []
-    values = output.energy.mean(0) + mean_strain(output.strain), output.gap.clamp(min=0).mean(0)
-    for column, (value, (scale, spread)) in enumerate(zip(values, inputs(output), strict=True)):
-        known = ~targets[:, column].isnan()
-        target = targets[known, column]
-        counted = target > 0 if column == 1 else torch.ones_like(target, dtype=torch.bool)
-        error = value[known] - target
-        coverage, ratio = (HYPOTHETICAL, DISAGREEMENT) if column == 0 else (0.9, None)
-        found.append(fit_property(error, scale[known], spread[known], distance[known], counted, coverage, ratio, lopsided=column == 0))
+    for column, (far, near, mine) in enumerate(zip(uncharted.columns(), charted.columns(), own.columns(), strict=True)):
+        shape = fit_property(far, lopsided=column == 0)
+        share = float((reach(shape, near) <= 1).float().mean())
+        factor = max(1e-4, shape.factor * float(reach(shape, mine).quantile(share)))
+        found.append(shape.model_copy(update={"factor": float(f"{factor:.4g}")}))
     relative = Calibration().strain
     if strain is not None and strain_labels is not None:
         large = strain > 0.1

@@ -23,7 +23,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: NetworkSettings = Field(default=NetworkSettings(), description="size of the network")
-    epochs: float = Field(default=27, gt=0, description="passes over the rows")
+    epochs: float = Field(default=36, gt=0, description="passes over the rows")
     batch_size: int = Field(default=512, ge=1, description="rows per step")
     deformed_batch: int = Field(default=32, ge=0, description="crystals with wrong cells per step")
     learning_rate: float = Field(default=3e-3, gt=0, description="highest rate of both optimisers, reached after the warm-up")
@@ -39,6 +39,13 @@ class TrainingSettings(BaseModel):
         default=0.2, ge=0, le=1, description="share of the gradient of volumes and strains that reaches the trunk; the rest is theirs alone"
     )
     unstable_weight: float = Field(default=3.0, ge=0, description="weight of rows with a formation energy above zero")
+    reference_weight: float = Field(
+        default=10.0, ge=0, description="weight of elements in their reference state, from which all formation energies are counted"
+    )
+
+
+REFERENCE = 0.005
+"""eV/atom; an element whose formation energy is nearer to zero than this is in its reference state."""
 
 
 def huber(error: torch.Tensor, elbow: float) -> torch.Tensor:
@@ -64,7 +71,9 @@ def row_loss(
     energy_known, gap_known = (~table.targets.isnan()).unbind(1)
     target_energy, target_gap = table.targets.nan_to_num().unbind(1)
     weight = 1 / (1 + (table.noise / torch.tensor([settings.energy_elbow, settings.gap_elbow])).square())
-    weight_energy = weight[:, 0] * energy_known * torch.where(target_energy > 0, settings.unstable_weight, 1.0)
+    reference = ((table.rows.elements > 0).sum(1) == 1) & (target_energy.abs() < REFERENCE)
+    importance = torch.where(target_energy > 0, settings.unstable_weight, 1.0)
+    weight_energy = weight[:, 0] * energy_known * torch.where(reference, settings.reference_weight, importance)
     weight_gap = weight[:, 1] * gap_known
     error = output.energy + torch.where(with_cell, output.strain, 0.0) - target_energy
     energy = (huber(error, settings.energy_elbow) * weight_energy).sum() / weight_energy.sum().clamp(min=1)

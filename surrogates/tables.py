@@ -218,15 +218,17 @@ class Deformations:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, chosen: Any) -> Deformations:
+        """The crystals that are marked in ``chosen`` (m,), booleans, with their cells."""
+        mask = torch.as_tensor(chosen)
+        kept = mask.numpy()
+        where = mask[self.crystal]
+        crystal = (mask.cumsum(0) - 1)[self.crystal[where]]
+        return Deformations(self.rows[mask], crystal, self.cells[where], self.energies[where], self.fold[kept], self.in_22el[kept])
+
     def of_folds(self, folds: tuple[int, ...]) -> Deformations:
         """The crystals of these folds with their cells."""
-        chosen = np.isin(self.fold, folds)
-        renumbered = torch.tensor(np.cumsum(chosen) - 1)
-        where = torch.tensor(chosen)[self.crystal]
-        crystal = renumbered[self.crystal[where]]
-        return Deformations(
-            self.rows[torch.tensor(chosen)], crystal, self.cells[where], self.energies[where], self.fold[chosen], self.in_22el[chosen]
-        )
+        return self[np.isin(self.fold, folds)]
 
     def deformed(self) -> Rows:
         """``n`` rows: every crystal in each of its cells."""

@@ -1,13 +1,15 @@
 """Train the ensemble from nothing: ``python -m surrogates.train OUTPUT --data FOLDER --wrong-cells FILE --shift MODULE:FUNCTION``.
 
-Folds 3-9 train, fold 2 calibrates, folds 0-1 are never touched. Every finished trunk is kept in ``OUTPUT/trunks``; a run that was
-killed goes on with the next one, and several runs with other ``--only`` may fill the folder side by side. Wrong cells come from
-``python -m surrogates.wrong_cells``; the shift brings energies of the Materials Project's older scale to the newer one.
+Folds 3-9 train, fold 2 calibrates, folds 0-1 are never touched. Scouts, trained like the ensemble but without some pairs of elements, tell
+how wrong it is about inventions (:mod:`surrogates.uncharted`). Every finished trunk is kept in ``OUTPUT/trunks`` and ``OUTPUT/scouts``; a
+run that was killed goes on with the next one, and several runs with other ``--only`` may fill the folders side by side. Wrong cells come
+from ``python -m surrogates.wrong_cells``; the shift brings energies of the Materials Project's older scale to the newer one.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +18,7 @@ import torch
 import typer
 
 from al_crystal.seeds import torch_rng
-from surrogates.calibration import fit
+from surrogates.calibration import Evidence, fit
 from surrogates.distance import Distance
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
@@ -25,6 +27,7 @@ from surrogates.learning import TrainingSettings, train_network
 from surrogates.network import Network, Output, mean_strain
 from surrogates.scales import refitted
 from surrogates.tables import KEPT_APART, Deformations, Table, deformations, join, matbench_table, seed_table
+from surrogates.uncharted import uncharted, uncharted_pairs
 from surrogates.wrong_cells import load_function
 
 TRAIN_FOLDS = tuple(range(3, 10))
@@ -53,17 +56,76 @@ def run(networks: tuple[Network, ...], rows: Rows, source: torch.Tensor, chunk: 
     return Output(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
 
 
-def calibrated(networks: tuple[Network, ...], table: Table, deformed: Deformations | None, distance: Distance) -> Ensemble:
-    """An ensemble whose spread is fitted on rows kept apart, in the mode the sampler is served: source unknown, cell as it is."""
-    networks = refitted(networks, table)
+def trunks(
+    folder: Path,
+    numbers: Sequence[int],
+    only: Sequence[int] | None,
+    settings: TrainingSettings,
+    table: Table,
+    wrong: Deformations | None,
+    say: Callable[[str], None],
+) -> tuple[Network, ...]:
+    """Train the networks that ``folder`` lacks (of ``only`` these numbers where it is given), and read all that are there."""
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = []
+    for number in numbers:
+        file = folder / f"trunk_{number}.safetensors"
+        if not file.exists() and (not only or number in only):
+            start = time.process_time()
+            made = train_network(table, wrong, settings, torch_rng(number, 0, "surrogate"), say)
+            save_file(made.state_dict(), file)
+            say(f"{file}: {time.process_time() - start:.0f} CPU s")
+        if file.exists():
+            network = Network(settings.network)
+            network.load_state_dict(load_file(file))
+            networks.append(network.eval())
+    return tuple(networks)
+
+
+def evidence(networks: tuple[Network, ...], table: Table, distance: Distance) -> Evidence:
+    """What networks say of rows that they never learned, in the mode the sampler is served: source unknown, cell as it is."""
     output = run(networks, table.rows, torch.zeros(len(table), dtype=torch.int64))
     far = torch.cat([distance(Inputs.of(table.rows[where])) for where in torch.arange(len(table)).split(4096)])
+    return Evidence(output, far, table.targets)
+
+
+def calibrated(
+    networks: tuple[Network, ...],
+    scouts: tuple[Network, ...],
+    table: Table,
+    deformed: Deformations | None,
+    pairs: torch.Tensor,
+    seed: int,
+) -> Ensemble:
+    """An ensemble whose spread holds for inventions (:func:`surrogates.calibration.fit`).
+
+    Args:
+        networks: trained on the rows of :data:`TRAIN_FOLDS`.
+        scouts: trained on those without ``pairs``.
+        table, deformed: all rows and wrong cells; those of :data:`TEST_FOLDS` are not looked at.
+        pairs: of elements (:func:`surrogates.uncharted.uncharted_pairs`).
+        seed: of the centres that distances are measured from.
+    """
+    train, apart = of_folds(table, TRAIN_FOLDS), of_folds(table, CALIBRATION_FOLDS)
+    seen, hidden = train[~uncharted(train.rows, pairs)], train[uncharted(train.rows, pairs)]
+    charted = apart[~uncharted(apart.rows, pairs)]
+    distance, scouts_distance = (Distance.fit(part.rows, seed) for part in (train, seen))
+    networks, scouts = refitted(networks, apart), refitted(scouts, charted)
     strain = labels = None
-    if deformed is not None and len(deformed):
-        cells = deformed.deformed()
+    if deformed is not None and len(wrong := deformed.of_folds(CALIBRATION_FOLDS)):
+        cells = wrong.deformed()
         strain = mean_strain(run(networks, cells, torch.zeros(len(cells), dtype=torch.int64)).strain)
-        labels = deformed.energies
-    return Ensemble(networks, fit(output, far, table.targets, strain, labels), distance)
+        labels = wrong.energies
+    calibration = fit(
+        evidence(scouts, hidden, scouts_distance),
+        evidence(scouts, charted, scouts_distance),
+        evidence(networks, apart, distance),
+        strain,
+        labels,
+    )
+    return Ensemble(networks, calibration, distance)
 
 
 def main(
@@ -73,53 +135,35 @@ def main(
     shift: Annotated[
         str | None, typer.Option(help="MODULE:FUNCTION, composition -> eV/atom from the scale of 2018 to 2020; without it scales mix")
     ] = None,
-    trunks: Annotated[int, typer.Option(min=1, help="networks of the ensemble")] = 3,
-    only: Annotated[list[int] | None, typer.Option(help="train these networks of the ensemble and stop")] = None,
+    number: Annotated[int, typer.Option("--trunks", min=1, help="networks of the ensemble, and scouts")] = 3,
+    only: Annotated[list[int] | None, typer.Option(help="train these networks and scouts and stop")] = None,
     seed: Annotated[int, typer.Option(help="seed of the first network; the others follow")] = 0,
     epochs: Annotated[float, typer.Option(help="passes over the rows")] = TrainingSettings().epochs,
     threads: Annotated[int, typer.Option(min=1, help="threads; results are the same for the same number")] = 1,
 ) -> None:
     """Train, calibrate and save an ensemble."""
-    from safetensors.torch import load_file, save_file
-
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # decayed weights become denormal numbers, on which processors crawl
     report: dict[str, int] = {}
     convert = load_function(shift) if shift else None
     table = join([without(seed_table(data, report, convert), KEPT_APART), matbench_table(data, report, convert)])
     deformed = deformations(wrong_cells, report) if wrong_cells else None
-    for line, number in report.items():
-        typer.echo(f"{line}: {number:,}")
-    train = of_folds(table, TRAIN_FOLDS)
-    (output / "trunks").mkdir(parents=True, exist_ok=True)
-    settings, networks, start = TrainingSettings(epochs=epochs), [], time.process_time()
-    for number in range(seed, seed + trunks):
-        file = output / "trunks" / f"trunk_{number}.safetensors"
-        if not file.exists() and (not only or number in only):
-            wrong = deformed.of_folds(TRAIN_FOLDS) if deformed else None
-            generator = torch_rng(number, 0, "surrogate")
-            made = train_network(
-                train, wrong, settings, generator, lambda line: typer.echo(f"{time.process_time() - start:.0f} CPU s, {line}")
-            )
-            save_file(made.state_dict(), file)
-        if not only:
-            network = Network(settings.network)
-            network.load_state_dict(load_file(file))
-            networks.append(network.eval())
+    train, wrong = of_folds(table, TRAIN_FOLDS), deformed.of_folds(TRAIN_FOLDS) if deformed else None
+    pairs = uncharted_pairs(seed)
+    report["rows to learn from"] = len(train)
+    report["of these with an uncharted pair of elements, hidden from the scouts"] = int(uncharted(train.rows, pairs).sum())
+    for line, count in report.items():
+        typer.echo(f"{line}: {count:,}")
+    settings, numbers = TrainingSettings(epochs=epochs), range(seed, seed + number)
+    networks = trunks(output / "trunks", numbers, only, settings, train, wrong, typer.echo)
+    seen = train[~uncharted(train.rows, pairs)], wrong[~uncharted(wrong.rows, pairs)] if wrong else None
+    scouts = trunks(output / "scouts", numbers, only, settings, *seen, typer.echo)
     if only:
         return
-    distance = Distance.fit(train.rows, seed)
-    ensemble = calibrated(
-        tuple(networks), of_folds(table, CALIBRATION_FOLDS), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None, distance
-    )
-    facts = {
-        "settings": settings.model_dump(),
-        "rows": len(train),
-        "seeds": [seed, seed + trunks - 1],
-        "train_folds": list(TRAIN_FOLDS),
-    }
-    replace(ensemble, report={"pretraining": facts}).save(output)
-    typer.echo(f"{ensemble.members} members in {output}, {time.process_time() - start:.0f} CPU s; {ensemble.calibration}")
+    facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + number - 1], "train_folds": list(TRAIN_FOLDS)}
+    ensemble = replace(calibrated(networks, scouts, table, deformed, pairs, seed), report={"pretraining": facts})
+    ensemble.save(output)
+    typer.echo(f"{ensemble.members} members in {output}; {ensemble.calibration}")
 
 
 if __name__ == "__main__":

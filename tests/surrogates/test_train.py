@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from surrogates.features import Rows
+from surrogates.learning import TrainingSettings
+from surrogates.tables import Deformations, Table
+from surrogates.train import TEST_FOLDS, TRAIN_FOLDS, calibrated, of_folds, trunks
+from surrogates.wrong_cells import TEST_VOLUMES, scaled
+from tests.surrogates.helpers import CRYSTALS, SMALL, batch, small_ensemble
+
+SETTINGS = TrainingSettings(network=SMALL, epochs=1, batch_size=40)
+
+
+@pytest.fixture
+def table() -> Table:
+    rows = Rows.from_batch(batch(CRYSTALS * 50))
+    targets = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0)).abs()
+    fold = np.arange(len(rows)) // 4 % 10
+    nothing = torch.zeros_like(targets)
+    return Table(rows, targets, nothing, torch.zeros(len(rows)).long(), nothing.long(), (), {"fold": fold})
+
+
+@pytest.fixture
+def wrong(table) -> Deformations:
+    rows = table.rows[: 4 * 10]
+    lattice = rows.lattice_parameters.double().numpy()
+    cells = torch.tensor(np.array([scaled(cell, volume) for cell in lattice for volume in TEST_VOLUMES]), dtype=torch.float32)
+    crystal = torch.arange(len(rows)).repeat_interleave(len(TEST_VOLUMES))
+    energies = torch.tensor([abs(np.log(volume)) for volume in TEST_VOLUMES], dtype=torch.float32).repeat(len(rows))
+    return Deformations(rows, crystal, cells, energies, table.columns["fold"][: len(rows)], np.zeros(len(rows), dtype=bool))
+
+
+@pytest.fixture
+def pairs() -> torch.Tensor:
+    made = torch.zeros(104, 104, dtype=torch.bool)
+    made[3, 26] = made[26, 3] = True  # LiFePO4 is uncharted
+    return made
+
+
+def test_training_goes_on_with_the_trunks_that_are_missing(table, tmp_path):
+    train, said = of_folds(table, TRAIN_FOLDS), []
+    assert len(trunks(tmp_path, range(3), [1], SETTINGS, train, None, said.append)) == 1
+    first = (tmp_path / "trunk_1.safetensors").read_bytes()
+    found = trunks(tmp_path, range(3), None, SETTINGS, train, None, said.append)
+    assert len(found) == 3
+    assert (tmp_path / "trunk_1.safetensors").read_bytes() == first
+    assert sum("CPU s" in line for line in said) == 3
+    again = trunks(tmp_path / "again", range(3), [1], SETTINGS, train, None, said.append)[0].state_dict()
+    for name, value in found[1].state_dict().items():
+        torch.testing.assert_close(value, again[name], msg=name)
+    assert not torch.equal(found[0].element.weight, found[1].element.weight)
+
+
+def test_a_calibrated_ensemble_has_not_looked_at_the_test(table, wrong, pairs):
+    networks, scouts = small_ensemble().networks, small_ensemble(3).networks[1:]
+    made = calibrated(networks, scouts, table, wrong, pairs, seed=0)
+    test = torch.isin(torch.tensor(table.columns["fold"]), torch.tensor(TEST_FOLDS))
+    garbage = replace(table, targets=torch.where(test[:, None], 1e3, table.targets))
+    garbled = replace(wrong, energies=torch.where(torch.tensor(np.isin(wrong.fold, TEST_FOLDS))[wrong.crystal], 1e3, wrong.energies))
+    again = calibrated(networks, scouts, garbage, garbled, pairs, seed=0)
+    assert again.calibration == made.calibration
+    other = replace(table, targets=torch.where(uncharted_only(table)[:, None], 3 * table.targets, table.targets))
+    assert calibrated(networks, scouts, other, wrong, pairs, seed=0).calibration != made.calibration
+    found = made.predict(batch())
+    assert torch.isfinite(found.mean).all()
+    assert (found.standard_deviation > 0).all()
+
+
+def uncharted_only(table: Table) -> torch.Tensor:
+    return (table.rows.elements == 26).any(1) & torch.isin(torch.tensor(table.columns["fold"]), torch.tensor(TRAIN_FOLDS))
