@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ import torch
 import typer
 
 from al_crystal.seeds import torch_rng
-from surrogates.calibration import Evidence, fit
+from surrogates.calibration import Evidence, fit, strain_error
 from surrogates.distance import Distance
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
@@ -113,19 +112,15 @@ def calibrated(
     charted = apart[~uncharted(apart.rows, pairs)]
     distance, scouts_distance = (Distance.fit(part.rows, seed) for part in (train, seen))
     networks, scouts = refitted(networks, apart), refitted(scouts, charted)
-    strain = labels = None
+    calibration, inside = fit(
+        evidence(scouts, hidden, scouts_distance), evidence(scouts, charted, scouts_distance), evidence(networks, apart, distance)
+    )
     if deformed is not None and len(wrong := deformed.of_folds(CALIBRATION_FOLDS)):
         cells = wrong.deformed()
         strain = mean_strain(run(networks, cells, torch.zeros(len(cells), dtype=torch.int64)).strain)
-        labels = wrong.energies
-    calibration = fit(
-        evidence(scouts, hidden, scouts_distance),
-        evidence(scouts, charted, scouts_distance),
-        evidence(networks, apart, distance),
-        strain,
-        labels,
-    )
-    return Ensemble(networks, calibration, distance)
+        calibration = calibration.model_copy(update={"strain": strain_error(strain, wrong.energies)})
+    facts = {"uncharted rows": len(hidden), "ordinary rows": len(apart), "share of ordinary rows inside": inside}
+    return Ensemble(networks, calibration, distance, report={"calibration": facts})
 
 
 def main(
@@ -161,9 +156,10 @@ def main(
     if only:
         return
     facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + number - 1], "train_folds": list(TRAIN_FOLDS)}
-    ensemble = replace(calibrated(networks, scouts, table, deformed, pairs, seed), report={"pretraining": facts})
+    ensemble = calibrated(networks, scouts, table, deformed, pairs, seed)
+    ensemble.report["pretraining"] = facts
     ensemble.save(output)
-    typer.echo(f"{ensemble.members} members in {output}; {ensemble.calibration}")
+    typer.echo(f"{ensemble.members} members in {output}; {ensemble.calibration}; {ensemble.report['calibration']}")
 
 
 if __name__ == "__main__":

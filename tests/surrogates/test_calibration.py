@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from surrogates.calibration import FLOOR, NINETY, Calibration, Errors, Evidence, PropertyCalibration, fit, fit_property, reach
+from surrogates.calibration import FLOOR, NINETY, Calibration, Errors, Evidence, PropertyCalibration, fit, fit_property, reach, strain_error
 from surrogates.network import Output
 
 
@@ -81,12 +81,13 @@ def evidence(n: int, size: float, seed: int, spread: float = 0.05) -> Evidence:
 def test_the_interval_is_as_wide_for_the_ensemble_as_the_scouts_need_it_for_inventions():
     inventions, known = evidence(40_000, 1.5, seed=0), evidence(40_000, 1.0, seed=1)
     own = evidence(40_000, 0.6, seed=2)  # a better ensemble than the scouts
-    found = fit(inventions, known, own)
-    scouts = fit(inventions, known, known)
+    found, inside = fit(inventions, known, own)
+    scouts, _ = fit(inventions, known, known)
     for column, name in enumerate(("energy", "gap")):
         assert covered(getattr(scouts, name), inventions.columns()[column]) == pytest.approx(0.9, abs=0.005)
         share = covered(getattr(scouts, name), known.columns()[column])
         assert 0.93 < share < 1
+        assert inside[name] == pytest.approx(share, abs=1e-3)
         assert covered(getattr(found, name), own.columns()[column]) == pytest.approx(share, abs=0.005)
         assert covered(getattr(found, name), evidence(40_000, 0.9, seed=3).columns()[column]) == pytest.approx(0.9, abs=0.02)
     assert found.energy.lean == scouts.energy.lean > 0.2
@@ -100,7 +101,7 @@ def test_gaps_are_calibrated_on_non_metals_and_rows_without_a_label_do_not_count
     energy, gap = rows.columns()
     assert len(energy.error) == 5_000
     assert len(gap.error) == int((rows.targets[:, 1] > 0).sum())
-    found = fit(rows, rows, rows)
+    found, _ = fit(rows, rows, rows)
     deviation = found(rows.output, rows.distance)[0][:, 1]
     inside = (rows.output.gap.clamp(min=0).mean(0) - rows.targets[:, 1]).abs() <= NINETY * deviation
     assert inside[rows.targets[:, 1] > 0].float().mean() == pytest.approx(0.9, abs=0.01)
@@ -130,3 +131,11 @@ def test_a_belief_leans_by_its_own_deviation_and_not_by_the_strains():
     torch.testing.assert_close(lift[:, 0], 0.3 * deviation[:, 0])
     assert not lift[:, 1].any()
     torch.testing.assert_close(leaning(strained, torch.zeros(3))[1], lift)
+
+
+def test_the_error_of_a_strain_covers_nine_in_ten_of_those_that_matter():
+    generator = torch.Generator().manual_seed(0)
+    strain = torch.rand(20_000, generator=generator)
+    labels = strain * (1 + 0.3 * torch.randn(20_000, generator=generator))
+    labels[strain < 0.1] = 9.0  # small ones do not count
+    assert strain_error(strain, labels) == pytest.approx(0.3, abs=0.01)
