@@ -20,7 +20,7 @@ class SurrogateSettings(BaseModel):
     epochs: int = Field(default=30, ge=0, description="passes over the labels; 0 leaves the ensemble as it is")
     batch_size: int = Field(default=32, ge=1, description="labelled rows per step")
     replay_share: float = Field(default=0.75, ge=0, lt=1, description="share of replay rows in a step; they hold what was learned before")
-    replay_weight: float = Field(default=1.0, ge=0, description="weight of the replay loss against the labels' loss")
+    replay_weight: float = Field(default=10.0, ge=0, description="weight of the replay loss against the labels' loss")
     strain_weight: float = Field(default=0.2, ge=0, description="weight of what proposed cells cost above relaxed ones, in log energies")
     learning_rate: float = Field(default=3e-4, gt=0, description="rate of AdamW, falling to 0 along half a cosine")
     weight_decay: float = Field(default=0.01, ge=0, description="decoupled weight decay")

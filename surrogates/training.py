@@ -25,8 +25,8 @@ from surrogates.tables import CONFLICT, PROPERTIES, REFERENCE_LEVEL, Table
 if TYPE_CHECKING:
     from al_crystal.crystal import Observation
 
-LOSS = TrainingSettings(energy_elbow=0.15)
-"""Of pretraining, but for the elbow, which is the one that campaigns were measured with (docs/surrogates.md)."""
+LOSS = TrainingSettings()
+"""Labels are learned with the losses of pretraining."""
 LARGEST_SCORE = 5.0
 """Standardised errors beyond this count as this, so that one wild label does not blow up every interval."""
 
