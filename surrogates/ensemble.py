@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from al_crystal.crystal import ELEMENTS
-from surrogates.calibration import Calibration
+from surrogates.calibration import Calibration, best_guess
 from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
@@ -35,8 +35,8 @@ class Predictions:
 
     Attributes:
         members: ``(s, n, k)`` eV/atom and eV, in the cells that the crystals state.
-        median: ``(n, k)`` what the members say together, as likely too high as too low; strain energies are averaged in
-            logarithms (:func:`surrogates.network.mean_strain`), all else plainly.
+        median: ``(n, k)`` what the members say together, about as likely too high as too low: plain averages, of strain energies in
+            logarithms (:func:`surrogates.network.mean_strain`), and a little caution (:func:`surrogates.calibration.best_guess`).
         mean: ``(n, k)`` of the belief: higher than the median where errors are lopsided (see :mod:`surrogates.calibration`).
         standard_deviation: ``(n, k)`` calibrated: 90 % of held-out labels lie within 1.645 of it from the mean.
         distance: ``(n,)`` from the training data (see :class:`surrogates.distance.Distance`).
@@ -145,10 +145,8 @@ class Ensemble:
         members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
         distance = self.distance(inputs)
         deviation, lift = self.calibration(output, distance)
-        strain = mean_strain(output.strain)
-        median = torch.stack([output.energy.mean(0) + strain, members[..., 1].mean(0)], dim=1)
-        mean = median + lift
-        return Predictions(members, median, mean, deviation, distance, strain)
+        median = torch.stack(best_guess(output), dim=1)
+        return Predictions(members, median, median + lift, deviation, distance, mean_strain(output.strain))
 
     def _level(self, level_of_theory: str | None) -> int:
         if level_of_theory is None or level_of_theory == REFERENCE_LEVEL:

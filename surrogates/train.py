@@ -1,9 +1,11 @@
-"""Train the ensemble from nothing: ``python -m surrogates.train OUTPUT --data FOLDER --wrong-cells FILE --shift MODULE:FUNCTION``.
+"""Train the ensemble from nothing.
 
-Folds 3-9 train, fold 2 calibrates, folds 0-1 are never touched. Scouts, trained like the ensemble but without some pairs of elements, tell
-how wrong it is about inventions (:mod:`surrogates.uncharted`). Every finished trunk is kept in ``OUTPUT/trunks`` and ``OUTPUT/scouts``; a
-run that was killed goes on with the next one, and several runs with other ``--only`` may fill the folders side by side. Wrong cells come
-from ``python -m surrogates.wrong_cells``; the shift brings energies of the Materials Project's older scale to the newer one.
+``python -m surrogates.train OUTPUT --data FOLDER --inventions FILE --wrong-cells FILE --shift MODULE:FUNCTION``
+
+Folds 3-9 train, fold 2 calibrates, folds 0-1 are never touched. Every finished trunk is kept in ``OUTPUT/trunks``; a run that was
+killed goes on with the next one, and several runs with other ``--only`` may fill the folder side by side. Inventions, from which the
+ensemble learns how wrong it is about what nobody has made, come from ``python -m surrogates.inventions``, wrong cells from
+``python -m surrogates.wrong_cells``; the shift brings energies of the Materials Project's older scale to the newer one.
 """
 
 from __future__ import annotations
@@ -17,16 +19,16 @@ import torch
 import typer
 
 from al_crystal.seeds import torch_rng
-from surrogates.calibration import Evidence, fit, strain_error
+from surrogates.calibration import Evidence, covered, fit, strain_error
 from surrogates.distance import Distance
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
+from surrogates.inventions import invention_table
 from surrogates.learning import TrainingSettings, train_network
 from surrogates.network import Network, Output, mean_strain
 from surrogates.scales import refitted
 from surrogates.tables import KEPT_APART, Deformations, Table, deformations, join, matbench_table, seed_table
-from surrogates.uncharted import uncharted, uncharted_pairs
 from surrogates.wrong_cells import load_function
 
 TRAIN_FOLDS = tuple(range(3, 10))
@@ -87,51 +89,35 @@ def evidence(networks: tuple[Network, ...], table: Table, distance: Distance) ->
     """What networks say of rows that they never learned, in the mode the sampler is served: source unknown, cell as it is."""
     output = run(networks, table.rows, torch.zeros(len(table), dtype=torch.int64))
     far = torch.cat([distance(Inputs.of(table.rows[where])) for where in torch.arange(len(table)).split(4096)])
-    return Evidence(output, far, table.targets)
+    return Evidence(output, far, table.targets, table.noise)
 
 
 def calibrated(
-    networks: tuple[Network, ...],
-    scouts: tuple[Network, ...],
-    table: Table,
-    deformed: Deformations | None,
-    pairs: torch.Tensor,
-    seed: int,
+    networks: tuple[Network, ...], known: Table, inventions: Table, deformed: Deformations | None, distance: Distance
 ) -> Ensemble:
-    """An ensemble whose spread holds for inventions (:func:`surrogates.calibration.fit`).
-
-    Args:
-        networks: trained on the rows of :data:`TRAIN_FOLDS`.
-        scouts: trained on those without ``pairs``.
-        table, deformed: all rows and wrong cells; those of :data:`TEST_FOLDS` are not looked at.
-        pairs: of elements (:func:`surrogates.uncharted.uncharted_pairs`).
-        seed: of the centres that distances are measured from.
-    """
-    train, apart = of_folds(table, TRAIN_FOLDS), of_folds(table, CALIBRATION_FOLDS)
-    seen, hidden = train[~uncharted(train.rows, pairs)], train[uncharted(train.rows, pairs)]
-    charted = apart[~uncharted(apart.rows, pairs)]
-    distance, scouts_distance = (Distance.fit(part.rows, seed) for part in (train, seen))
-    networks, scouts = refitted(networks, apart), refitted(scouts, charted)
-    calibration, inside = fit(
-        evidence(scouts, hidden, scouts_distance), evidence(scouts, charted, scouts_distance), evidence(networks, apart, distance)
-    )
-    if deformed is not None and len(wrong := deformed.of_folds(CALIBRATION_FOLDS)):
-        cells = wrong.deformed()
+    """An ensemble whose spread is fitted on rows kept apart (:func:`surrogates.calibration.fit`), and how well that went in its report."""
+    networks = refitted(networks, join([known, inventions]))
+    seen, new = (evidence(networks, table, distance) for table in (known, inventions))
+    calibration = fit(seen, new)
+    if deformed is not None and len(deformed):
+        cells = deformed.deformed()
         strain = mean_strain(run(networks, cells, torch.zeros(len(cells), dtype=torch.int64)).strain)
-        calibration = calibration.model_copy(update={"strain": strain_error(strain, wrong.energies)})
-    facts = {"uncharted rows": len(hidden), "ordinary rows": len(apart), "share of ordinary rows inside": inside}
-    return Ensemble(networks, calibration, distance, report={"calibration": facts})
+        calibration = calibration.model_copy(update={"strain": strain_error(strain, deformed.energies)})
+    errors = {"energies of known compounds": seen.columns()[0], "energies of inventions": new.columns()[0]}
+    shares = {name: {"rows": len(one.error), "inside": round(covered(calibration.energy, one), 4)} for name, one in errors.items()}
+    return Ensemble(networks, calibration, distance, report={"calibration": shares})
 
 
 def main(
     output: Annotated[Path, typer.Argument(help="folder for the ensemble")],
     data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
+    inventions: Annotated[Path, typer.Option(exists=True, help="output of surrogates.inventions")],
     wrong_cells: Annotated[Path | None, typer.Option(help="output of surrogates.wrong_cells; without it volumes mean nothing")] = None,
     shift: Annotated[
         str | None, typer.Option(help="MODULE:FUNCTION, composition -> eV/atom from the scale of 2018 to 2020; without it scales mix")
     ] = None,
-    number: Annotated[int, typer.Option("--trunks", min=1, help="networks of the ensemble, and scouts")] = 3,
-    only: Annotated[list[int] | None, typer.Option(help="train these networks and scouts and stop")] = None,
+    number: Annotated[int, typer.Option("--trunks", min=1, help="networks of the ensemble")] = 3,
+    only: Annotated[list[int] | None, typer.Option(help="train these networks of the ensemble and stop")] = None,
     seed: Annotated[int, typer.Option(help="seed of the first network; the others follow")] = 0,
     epochs: Annotated[float, typer.Option(help="passes over the rows")] = TrainingSettings().epochs,
     threads: Annotated[int, typer.Option(min=1, help="threads; results are the same for the same number")] = 1,
@@ -144,19 +130,16 @@ def main(
     table = join([without(seed_table(data, report, convert), KEPT_APART), matbench_table(data, report, convert)])
     deformed = deformations(wrong_cells, report) if wrong_cells else None
     train, wrong = of_folds(table, TRAIN_FOLDS), deformed.of_folds(TRAIN_FOLDS) if deformed else None
-    pairs = uncharted_pairs(seed)
     report["rows to learn from"] = len(train)
-    report["of these with an uncharted pair of elements, hidden from the scouts"] = int(uncharted(train.rows, pairs).sum())
     for line, count in report.items():
         typer.echo(f"{line}: {count:,}")
     settings, numbers = TrainingSettings(epochs=epochs), range(seed, seed + number)
     networks = trunks(output / "trunks", numbers, only, settings, train, wrong, typer.echo)
-    seen = train[~uncharted(train.rows, pairs)], wrong[~uncharted(wrong.rows, pairs)] if wrong else None
-    scouts = trunks(output / "scouts", numbers, only, settings, *seen, typer.echo)
     if only:
         return
     facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + number - 1], "train_folds": list(TRAIN_FOLDS)}
-    ensemble = calibrated(networks, scouts, table, deformed, pairs, seed)
+    apart = of_folds(table, CALIBRATION_FOLDS), invention_table(inventions), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None
+    ensemble = calibrated(networks, *apart, Distance.fit(train.rows, seed))
     ensemble.report["pretraining"] = facts
     ensemble.save(output)
     typer.echo(f"{ensemble.members} members in {output}; {ensemble.calibration}; {ensemble.report['calibration']}")

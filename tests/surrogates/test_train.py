@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from surrogates.calibration import KNOWN
+from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.learning import TrainingSettings
 from surrogates.tables import Deformations, Table
-from surrogates.train import TEST_FOLDS, TRAIN_FOLDS, calibrated, of_folds, trunks
+from surrogates.train import TRAIN_FOLDS, calibrated, of_folds, trunks
 from surrogates.wrong_cells import TEST_VOLUMES, scaled
 from tests.surrogates.helpers import CRYSTALS, SMALL, batch, small_ensemble
 
@@ -33,13 +35,6 @@ def wrong(table) -> Deformations:
     return Deformations(rows, crystal, cells, energies, table.columns["fold"][: len(rows)], np.zeros(len(rows), dtype=bool))
 
 
-@pytest.fixture
-def pairs() -> torch.Tensor:
-    made = torch.zeros(104, 104, dtype=torch.bool)
-    made[3, 26] = made[26, 3] = True  # LiFePO4 is uncharted
-    return made
-
-
 def test_training_goes_on_with_the_trunks_that_are_missing(table, tmp_path):
     train, said = of_folds(table, TRAIN_FOLDS), []
     assert len(trunks(tmp_path, range(3), [1], SETTINGS, train, None, said.append)) == 1
@@ -54,20 +49,16 @@ def test_training_goes_on_with_the_trunks_that_are_missing(table, tmp_path):
     assert not torch.equal(found[0].element.weight, found[1].element.weight)
 
 
-def test_a_calibrated_ensemble_has_not_looked_at_the_test(table, wrong, pairs):
-    networks, scouts = small_ensemble().networks, small_ensemble(3).networks[1:]
-    made = calibrated(networks, scouts, table, wrong, pairs, seed=0)
-    test = torch.isin(torch.tensor(table.columns["fold"]), torch.tensor(TEST_FOLDS))
-    garbage = replace(table, targets=torch.where(test[:, None], 1e3, table.targets))
-    garbled = replace(wrong, energies=torch.where(torch.tensor(np.isin(wrong.fold, TEST_FOLDS))[wrong.crystal], 1e3, wrong.energies))
-    again = calibrated(networks, scouts, garbage, garbled, pairs, seed=0)
-    assert again.calibration == made.calibration
-    other = replace(table, targets=torch.where(uncharted_only(table)[:, None], 3 * table.targets, table.targets))
-    assert calibrated(networks, scouts, other, wrong, pairs, seed=0).calibration != made.calibration
+def test_a_calibrated_ensemble_takes_its_strain_from_wrong_cells_and_reports_its_coverage(table, wrong):
+    networks, distance = small_ensemble().networks, Distance.fit(table.rows, seed=0)
+    known, inventions = table[torch.arange(100)], table[torch.arange(100, 200)]
+    made = calibrated(networks, known, inventions, wrong, distance)
+    assert made.calibration.strain != calibrated(networks, known, inventions, None, distance).calibration.strain
+    inside = made.report["calibration"]["energies of known compounds"]
+    assert inside["rows"] == 100
+    assert inside["inside"] == pytest.approx(KNOWN, abs=0.02)
+    other = replace(inventions, targets=3 * inventions.targets)
+    assert calibrated(networks, known, other, wrong, distance).calibration.energy != made.calibration.energy
     found = made.predict(batch())
     assert torch.isfinite(found.mean).all()
     assert (found.standard_deviation > 0).all()
-
-
-def uncharted_only(table: Table) -> torch.Tensor:
-    return (table.rows.elements == 26).any(1) & torch.isin(torch.tensor(table.columns["fold"]), torch.tensor(TRAIN_FOLDS))
