@@ -71,7 +71,7 @@ def inputs(output: Output) -> list[tuple[torch.Tensor, torch.Tensor]]:
     ]
 
 
-CAUTION = 0.2
+CAUTION = 0.1
 """Per eV/atom: the best guess of an energy is put higher by this times the square of the learned scale, of which no more than 1 eV/atom
 counts. Optimism is what a sampler feeds on, and it is largest where an ensemble knows least; what this costs and brings on fold 2 is in
 docs/surrogates.md."""
