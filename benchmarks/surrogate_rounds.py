@@ -25,8 +25,7 @@ import typer
 from al_crystal.crystal import Crystal, CrystalBatch, Label, Observation, Value, crystals_from_frame
 from surrogates.ensemble import Ensemble
 from surrogates.settings import SurrogateSettings
-from surrogates.tables import KEPT_APART, PROPERTIES, REFERENCE_LEVEL, Shift, Table, matbench_table, seed_table
-from surrogates.train import TEST_FOLDS, of_folds, without
+from surrogates.tables import KEPT_APART, PROPERTIES, REFERENCE_LEVEL, TEST_FOLDS, Shift, Table, matbench_table, seed_table
 from surrogates.training import fine_tune
 from surrogates.wrong_cells import load_function
 
@@ -106,8 +105,8 @@ def real_tables(data: Path, shift: Shift | None) -> list[Table]:
     """2,000 seed rows and 2,000 MatBench rows of folds 0-1."""
     report: dict[str, int] = {}
     real = [
-        of_folds(without(seed_table(data, report, shift), KEPT_APART), TEST_FOLDS),
-        of_folds(matbench_table(data, report, shift), TEST_FOLDS),
+        seed_table(data, report, shift).without(KEPT_APART).of_folds(TEST_FOLDS),
+        matbench_table(data, report, shift).of_folds(TEST_FOLDS),
     ]
     return [table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))[:2000]] for table in real]
 

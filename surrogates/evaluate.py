@@ -23,8 +23,7 @@ from surrogates.calibration import NINETY
 from surrogates.ensemble import Ensemble, Predictions
 from surrogates.features import Rows, cell_features
 from surrogates.held_out import Measure, TestSets, training_rows
-from surrogates.tables import Deformations, Table, deformations
-from surrogates.train import TEST_FOLDS
+from surrogates.tables import TEST_FOLDS, Deformations, Table, deformations
 from surrogates.wrong_cells import TEST_VOLUMES, load_function
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from surrogates.tables import KEPT_APART, Shift, Table, join, matbench_table, seed_table
-from surrogates.train import TEST_FOLDS, TRAIN_FOLDS, of_folds, without
+from surrogates.tables import KEPT_APART, TEST_FOLDS, TRAIN_FOLDS, Shift, Table, join, matbench_table, seed_table
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class TestSets:
         seed = seed_table(data, report, shift)
         origin = seed.columns["origin"]
         apart = [seed[torch.tensor(origin == name)] for name in KEPT_APART]
-        return cls(of_folds(without(seed, KEPT_APART), TEST_FOLDS), of_folds(matbench_table(data, report, shift), TEST_FOLDS), *apart)
+        return cls(seed.without(KEPT_APART).of_folds(TEST_FOLDS), matbench_table(data, report, shift).of_folds(TEST_FOLDS), *apart)
 
 
 def training_rows(data: Path, shift: Shift | None) -> Table:
     """The rows that the shipped ensemble was trained on."""
     report: dict[str, int] = {}
-    return of_folds(join([without(seed_table(data, report, shift), KEPT_APART), matbench_table(data, report, shift)]), TRAIN_FOLDS)
+    return join([seed_table(data, report, shift).without(KEPT_APART), matbench_table(data, report, shift)]).of_folds(TRAIN_FOLDS)

@@ -11,10 +11,9 @@ The function takes a list of pymatgen structures and returns for each the relaxe
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +24,7 @@ import typer
 from al_crystal.crystal import ATOMIC_NUMBER, LATTICE_PARAMETERS, Crystal, Value, element_volumes
 from al_crystal.seeds import rng
 from surrogates.features import Rows, element_facts
-from surrogates.tables import KEPT_APART, PROPERTIES, Table
+from surrogates.tables import CALIBRATION_FOLDS, KEPT_APART, PROPERTIES, TEST_FOLDS, Table, fold_of
 from surrogates.wrong_cells import append, load_function, read, read_structures
 
 if TYPE_CHECKING:
@@ -33,17 +32,11 @@ if TYPE_CHECKING:
 
 SIMILARITY = 8.0
 """An element is exchanged for one this far away on Pettifor's scale e times less often than for itself."""
-FOLDS, CALIBRATION_FOLD = 10, 2
 LARGEST = 16
 """Most atoms in the primitive cell of a parent."""
 BATCH = 24
 
 Relax = Callable[[Sequence["Structure"]], Sequence[tuple[Crystal, Value] | None]]
-
-
-def fold_of(symbols: Iterable[str]) -> int:
-    """The fold of a chemical system in every table of the development data: its md5 modulo 10."""
-    return int(hashlib.md5("-".join(sorted(symbols)).encode()).hexdigest(), 16) % FOLDS
 
 
 def exchanged(structure: Structure, scale: dict[str, float], generator: np.random.Generator) -> Structure | None:
@@ -76,7 +69,7 @@ def parents(data: Path) -> tuple[dict[int, Structure], dict[str, float]]:
     frame = pd.read_parquet(data / "seed_crystals.parquet")
     frame = frame[~frame["source"].isin(KEPT_APART)]
     present = sorted({symbol for text in frame["composition"] for symbol in json.loads(text)})
-    frame = frame[frame["has_structure"] & (frame["n_atoms_prim"] <= LARGEST) & (frame["fold"] >= CALIBRATION_FOLD)]
+    frame = frame[frame["has_structure"] & (frame["n_atoms_prim"] <= LARGEST) & ~frame["fold"].isin(TEST_FOLDS)]
     frame = frame.drop_duplicates(["formula", "space_group_number"])
     keys = list(zip(frame["source"], frame["source_id"], strict=True))
     found = read_structures(data, set(keys))
@@ -91,7 +84,7 @@ def inventions(known: dict[int, Structure], scale: dict[str, float], first: int)
     for number in itertools.count(first):
         generator = rng(0, number, "inventions")
         child = exchanged(known[int(generator.integers(len(known)))], scale, generator)
-        if child is not None and fold_of({site.specie.symbol for site in child}) == CALIBRATION_FOLD:
+        if child is not None and fold_of({site.specie.symbol for site in child}) in CALIBRATION_FOLDS:
             yield number, child
 
 
@@ -124,7 +117,7 @@ def invention_table(file: Path) -> Table:
     noise = torch.tensor([line["standard_deviation"] for line in lines])
     unknown = torch.full_like(energies, torch.nan)
     nothing = torch.zeros(len(lines), 2, dtype=torch.int64)
-    columns = {"fold": np.full(len(lines), CALIBRATION_FOLD)}
+    columns = {"fold": np.array([fold_of(line["composition"]) for line in lines])}
     return Table(
         rows, torch.stack([energies, unknown], 1), torch.stack([noise, 0 * noise], 1), nothing[:, 0].clone(), nothing, columns=columns
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ KEPT_APART = ("wbm_val10k", "jarvis_dft_2500")
 """Seed sources that never train: WBM tests other chemistry, JARVIS is another level of theory (OptB88vdW)."""
 OLDER_SCALE = ("matbench_join",)
 """Labels of the seed that were joined from MatBench: on the Materials Project's scale of 2018, as MatBench and WBM are."""
+FOLDS = 10
+TRAIN_FOLDS, CALIBRATION_FOLDS, TEST_FOLDS = tuple(range(3, FOLDS)), (2,), (0, 1)
+"""The chemical systems are dealt into folds (:func:`fold_of`): some train, one calibrates, two are never touched."""
 CONFLICT = (0.1, 0.5)
 """Two labels of the same composition and space group conflict when they differ by more than this (eV/atom, eV)."""
 
@@ -67,6 +71,14 @@ class Table:
             columns={name: column[where.numpy()] for name, column in self.columns.items()},
         )
 
+    def of_folds(self, folds: tuple[int, ...]) -> Table:
+        """The rows of these folds (column ``fold``)."""
+        return self[torch.isin(torch.tensor(self.columns["fold"]).long(), torch.tensor(folds))]
+
+    def without(self, origins: tuple[str, ...]) -> Table:
+        """The rows that do not come from these sources (column ``origin``)."""
+        return self[~torch.tensor([origin in origins for origin in self.columns["origin"]])]
+
     def without_cells(self) -> Table:
         """The same rows with the cell unknown."""
         return replace(self, rows=replace(self.rows, lattice_parameters=torch.full_like(self.rows.lattice_parameters, torch.nan)))
@@ -80,6 +92,11 @@ class Table:
             return self
         published = torch.tensor(self.columns["published_energy"], dtype=torch.float32)
         return replace(self, targets=torch.stack([published, self.targets[:, 1]], dim=1))
+
+
+def fold_of(symbols: Iterable[str]) -> int:
+    """The fold of a chemical system in every table of the development data: the md5 of its sorted symbols modulo FOLDS."""
+    return int(hashlib.md5("-".join(sorted(symbols)).encode()).hexdigest(), 16) % FOLDS
 
 
 def join(tables: list[Table]) -> Table:

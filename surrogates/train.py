@@ -28,22 +28,18 @@ from surrogates.inventions import invention_table
 from surrogates.learning import TrainingSettings, train_network
 from surrogates.network import Network, Output, mean_strain
 from surrogates.scales import refitted
-from surrogates.tables import KEPT_APART, Deformations, Table, deformations, join, matbench_table, seed_table
+from surrogates.tables import (
+    CALIBRATION_FOLDS,
+    KEPT_APART,
+    TRAIN_FOLDS,
+    Deformations,
+    Table,
+    deformations,
+    join,
+    matbench_table,
+    seed_table,
+)
 from surrogates.wrong_cells import load_function
-
-TRAIN_FOLDS = tuple(range(3, 10))
-CALIBRATION_FOLDS = (2,)
-TEST_FOLDS = (0, 1)
-
-
-def of_folds(table: Table, folds: tuple[int, ...]) -> Table:
-    """The rows of these folds."""
-    return table[torch.isin(torch.tensor(table.columns["fold"]).long(), torch.tensor(folds))]
-
-
-def without(table: Table, origins: tuple[str, ...]) -> Table:
-    """The rows that do not come from these sources."""
-    return table[~torch.tensor([origin in origins for origin in table.columns["origin"]])]
 
 
 def run(networks: tuple[Network, ...], rows: Rows, source: torch.Tensor, chunk: int = 1024) -> Output:
@@ -127,9 +123,9 @@ def main(
     torch.set_flush_denormal(True)  # decayed weights become denormal numbers, on which processors crawl
     report: dict[str, int] = {}
     convert = load_function(shift) if shift else None
-    table = join([without(seed_table(data, report, convert), KEPT_APART), matbench_table(data, report, convert)])
+    table = join([seed_table(data, report, convert).without(KEPT_APART), matbench_table(data, report, convert)])
     deformed = deformations(wrong_cells, report) if wrong_cells else None
-    train, wrong = of_folds(table, TRAIN_FOLDS), deformed.of_folds(TRAIN_FOLDS) if deformed else None
+    train, wrong = table.of_folds(TRAIN_FOLDS), deformed.of_folds(TRAIN_FOLDS) if deformed else None
     report["rows to learn from"] = len(train)
     for line, count in report.items():
         typer.echo(f"{line}: {count:,}")
@@ -138,7 +134,7 @@ def main(
     if only:
         return
     facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + number - 1], "train_folds": list(TRAIN_FOLDS)}
-    apart = of_folds(table, CALIBRATION_FOLDS), invention_table(inventions), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None
+    apart = table.of_folds(CALIBRATION_FOLDS), invention_table(inventions), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None
     ensemble = calibrated(networks, *apart, Distance.fit(train.rows, seed))
     ensemble.report["pretraining"] = facts
     ensemble.save(output)

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from al_crystal.crystal import ELEMENTS
-from surrogates.tables import KEPT_APART, join, matbench_table, seed_table
-from surrogates.train import CALIBRATION_FOLDS, TEST_FOLDS, TRAIN_FOLDS, of_folds, without
+from surrogates.tables import CALIBRATION_FOLDS, KEPT_APART, TEST_FOLDS, TRAIN_FOLDS, fold_of, join, matbench_table, seed_table
 
 pytestmark = pytest.mark.data
 
@@ -22,10 +21,11 @@ def test_folds_are_the_chemical_systems(tables):
         for index in np.random.default_rng(0).choice(len(table), 300, replace=False):
             symbols = sorted(ELEMENTS[z - 1] for z in table.rows.elements[index].tolist() if z)
             assert int(hashlib.md5("-".join(symbols).encode()).hexdigest(), 16) % 10 == table.columns["fold"][index]
+            assert fold_of(reversed(symbols)) == table.columns["fold"][index]
 
 
 def test_no_test_row_trains_and_none_of_the_sources_kept_apart(tables):
-    train = of_folds(join([without(tables[0], KEPT_APART), tables[1]]), TRAIN_FOLDS)
+    train = join([tables[0].without(KEPT_APART), tables[1]]).of_folds(TRAIN_FOLDS)
     assert not set(train.columns["fold"]) & {*TEST_FOLDS, *CALIBRATION_FOLDS}
     assert not set(train.columns["origin"]) & set(KEPT_APART)
 
@@ -72,7 +72,7 @@ def test_shipped_ensemble_holds_on_systems_it_has_never_seen(tables):
     from surrogates.calibration import NINETY
     from surrogates.ensemble import Ensemble
 
-    table = of_folds(without(tables[0], KEPT_APART), TEST_FOLDS)
+    table = tables[0].without(KEPT_APART).of_folds(TEST_FOLDS)
     found = Ensemble.pretrained().predict_rows(table.without_cells().rows)
     error = (found.mean - table.targets).abs()
     known = ~error.isnan()

@@ -8,8 +8,8 @@ from surrogates.calibration import KNOWN
 from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.learning import TrainingSettings
-from surrogates.tables import Deformations, Table
-from surrogates.train import TRAIN_FOLDS, calibrated, of_folds, trunks
+from surrogates.tables import TRAIN_FOLDS, Deformations, Table
+from surrogates.train import calibrated, trunks
 from surrogates.wrong_cells import TEST_VOLUMES, scaled
 from tests.surrogates.helpers import CRYSTALS, SMALL, batch, small_ensemble
 
@@ -36,7 +36,7 @@ def wrong(table) -> Deformations:
 
 
 def test_training_goes_on_with_the_trunks_that_are_missing(table, tmp_path):
-    train, said = of_folds(table, TRAIN_FOLDS), []
+    train, said = table.of_folds(TRAIN_FOLDS), []
     assert len(trunks(tmp_path, range(3), [1], SETTINGS, train, None, said.append)) == 1
     first = (tmp_path / "trunk_1.safetensors").read_bytes()
     found = trunks(tmp_path, range(3), None, SETTINGS, train, None, said.append)
