@@ -60,8 +60,8 @@ def exchanged(structure: Structure, scale: dict[str, float], generator: np.rando
     return Structure(Lattice(structure.lattice.matrix * factor ** (1 / 3)), species, structure.frac_coords)
 
 
-def parents(data: Path) -> tuple[dict[int, Structure], dict[str, float]]:
-    """Known structures outside the test folds, by number, and the positions on Pettifor's scale of the elements that occur in the data."""
+def parents(data: Path) -> tuple[list[Structure], dict[str, float]]:
+    """Known structures outside the test folds, and the positions on Pettifor's scale of the elements that occur in the data."""
     import json
 
     import pandas as pd
@@ -76,10 +76,10 @@ def parents(data: Path) -> tuple[dict[int, Structure], dict[str, float]]:
     positions = {symbol: element_facts()[symbol]["pettifor_number"] for symbol in present}
     scale = {symbol: float(position) for symbol, position in positions.items() if position is not None}
     known = [found[key] for key in keys if all(element.symbol in scale for element in found[key].composition.elements)]
-    return dict(enumerate(known)), scale
+    return known, scale
 
 
-def inventions(known: dict[int, Structure], scale: dict[str, float], first: int) -> Iterator[tuple[int, Structure]]:
+def inventions(known: Sequence[Structure], scale: dict[str, float], first: int) -> Iterator[tuple[int, Structure]]:
     """Endless numbered inventions of the calibration fold, from draw ``first``; the same for the same number."""
     for number in itertools.count(first):
         generator = rng(0, number, "inventions")
@@ -88,23 +88,25 @@ def inventions(known: dict[int, Structure], scale: dict[str, float], first: int)
             yield number, child
 
 
-def label(batch: Sequence[tuple[int, Structure]], relax: Relax) -> Iterator[dict[str, Any] | None]:
-    """One line for each invention that has an energy, else None."""
-    for (number, _), found in zip(batch, relax([child for _, child in batch]), strict=True):
-        if found is None:
-            yield None
-            continue
-        crystal, energy = found
-        yield {
-            "source": "invention",
-            "source_id": str(number),
-            "space_group_number": crystal.space_group,
-            "composition": crystal.composition,
-            **{name: round(value, 5) for name, value in zip(LATTICE_PARAMETERS, crystal.lattice_parameters, strict=True)},
-            PROPERTIES[0]: round(energy.value, 5),
-            "standard_deviation": round(energy.standard_deviation or 0.0, 4),
-            "level_of_theory": energy.level_of_theory,
-        }
+def labelled(drawn: Iterator[tuple[int, Structure]], relax: Relax) -> Iterator[dict[str, Any] | None]:
+    """A line for each invention that has an energy, None for the others; BATCH of them are relaxed together."""
+    while batch := list(itertools.islice(drawn, BATCH)):
+        for (number, _), found in zip(batch, relax([child for _, child in batch]), strict=True):
+            yield None if found is None else line_of(number, *found)
+
+
+def line_of(number: int, crystal: Crystal, energy: Value) -> dict[str, Any]:
+    """What the output says of an invention."""
+    return {
+        "source": "invention",
+        "source_id": str(number),
+        "space_group_number": crystal.space_group,
+        "composition": crystal.composition,
+        **{name: round(value, 5) for name, value in zip(LATTICE_PARAMETERS, crystal.lattice_parameters, strict=True)},
+        PROPERTIES[0]: round(energy.value, 5),
+        "standard_deviation": round(energy.standard_deviation or 0.0, 4),
+        "level_of_theory": energy.level_of_theory,
+    }
 
 
 def invention_table(file: Path) -> Table:
@@ -133,15 +135,19 @@ def main(
     """Invent and label crystals to calibrate uncertainty with."""
     function: Relax = load_function(relax)
     lines = list(read(output))
-    done, last = len(lines), max((int(line["source_id"]) for line in lines), default=-1)
-    known, scale = parents(data)
-    start, failed = time.process_time(), 0
-    drawn = inventions(known, scale, last + 1)
-    while done < number and time.process_time() - start < 60 * limit:
-        batch = list(itertools.islice(drawn, min(BATCH, number - done)))
-        refused = append(output, label(batch, function))
-        failed, done = failed + refused, done + len(batch) - refused
-    typer.echo(f"{done} inventions in {output}, {failed} more came to no rest, {time.process_time() - start:.0f} CPU s")
+    last = max((int(line["source_id"]) for line in lines), default=-1)
+    start, missing = time.process_time(), number - len(lines)
+
+    def wanted(found: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any] | None]:
+        have = 0
+        while have < missing and time.process_time() - start < 60 * limit:
+            line = next(found)
+            have += line is not None
+            yield line
+
+    refused = append(output, wanted(labelled(inventions(*parents(data), last + 1), function))) if missing > 0 else 0
+    done = sum(1 for _ in read(output))
+    typer.echo(f"{done} inventions in {output}, {refused} more came to no rest, {time.process_time() - start:.0f} CPU s")
 
 
 if __name__ == "__main__":

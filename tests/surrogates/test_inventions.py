@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from al_crystal.crystal import Value, expected_volume_per_atom
 from surrogates import inventions
-from surrogates.inventions import exchanged, invention_table, label, parents
+from surrogates.inventions import exchanged, invention_table, labelled, parents
 from surrogates.tables import CALIBRATION_FOLDS, TEST_FOLDS, fold_of
 from tests.surrogates.helpers import ROCK_SALT
 
@@ -52,13 +52,13 @@ def test_no_parent_is_of_a_test_fold_and_every_child_is_of_the_fold_that_calibra
 
 
 def relax(structures):
-    """Refuses every third; 0.1 eV/atom an atom."""
+    """Refuses structures of three atoms, six, ...; all others become rock salt."""
     value = Value(value=-0.25, level_of_theory="M3GNet", standard_deviation=0.05)
     return [None if len(structure) % 3 == 0 else (ROCK_SALT, value) for structure in structures]
 
 
 def test_lines_become_rows_whose_noise_is_the_potentials(tmp_path, rock_salt):
-    lines = list(label([(4, rock_salt), (9, Structure(Lattice.cubic(4), ["Cu"] * 3, np.eye(3) / 2))], relax))
+    lines = list(labelled(iter([(4, rock_salt), (9, Structure(Lattice.cubic(4), ["Cu"] * 3, np.eye(3) / 2))]), relax))
     assert lines[1] is None
     file = tmp_path / "inventions.jsonl"
     file.write_text(json.dumps(lines[0]) + "\n" + json.dumps(lines[0] | {"source_id": "5"}) + "\n")
@@ -72,7 +72,7 @@ def test_lines_become_rows_whose_noise_is_the_potentials(tmp_path, rock_salt):
 
 
 def test_the_command_goes_on_behind_the_last_line(tmp_path, monkeypatch, rock_salt):
-    monkeypatch.setattr(inventions, "parents", lambda data: ({0: rock_salt}, SCALE))
+    monkeypatch.setattr(inventions, "parents", lambda data: ([rock_salt], SCALE))
     monkeypatch.setattr(inventions, "fold_of", lambda symbols: CALIBRATION_FOLDS[0])
     monkeypatch.setattr(inventions, "load_function", lambda path: relax)
     import typer
