@@ -106,6 +106,9 @@ def draw_all(ensemble: Ensemble, sets: TestSets, folder: Path) -> None:
         values = [float(np.abs(error[groups[known] == number]).mean()) for number in chosen]
         error_by_group([str(number) for number in chosen], values, label).savefig(folder / f"surrogate_space_groups_{name}.png", dpi=110)
         _by_element(sets, error, known, label).savefig(folder / f"surrogate_elements_{name}.png", dpi=110)
+    apart = ensemble.predict_rows(sets.wbm.rows)
+    wild = ((apart.mean - sets.wbm.targets) / apart.standard_deviation)[:, 0].double().numpy()
+    scores["formation energy, WBM"] = wild[~np.isnan(wild)]
     calibration(scores).savefig(folder / "surrogate_calibration.png", dpi=110)
 
 
