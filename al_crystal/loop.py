@@ -26,7 +26,7 @@ from .crystal import Arm, Candidate, Crystal, CrystalBatch, Label, Prediction, S
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ class Loop:
         if selection.screened:
             rows = shortlist(acquisition, pool, selection.screened, selection)
             pool, posterior, screened, diagnostics = self.screen(number, beliefs, [pool[row] for row in rows], posterior[rows])
+            rows = hopeful(objective, posterior, fewest=selection.batch_size - len(randoms))
+            diagnostics["screened_without_hope"] = len(pool) - len(rows)
+            pool, posterior = [pool[row] for row in rows], posterior[rows]
             acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
         picks = choose(acquisition, pool, selection.batch_size - len(randoms), selection, taken=[*seeds, *randoms])
         values = {pool[pick.row].id: pick.value for pick in picks}

@@ -13,12 +13,15 @@ from .crystal import Candidate, Label, Prediction, Screening, Value
 
 if TYPE_CHECKING:
     from .acquisition import PoolPosterior
+    from .objective import Objective
 
 ENERGY = "formation_energy_per_atom"
 FEWEST = 20
 """Labelled crystals that were screened; with fewer, beliefs stay as they are."""
 NATURAL = 0.1
 """eV/atom; differences of energies are compared as asinh(difference / NATURAL): relative where large, absolute where small."""
+HOPELESS = 0.1
+"""Share of the best expected desirability below which a crystal that was looked at is not worth a label."""
 SMALLEST = 0.02
 """eV/atom, added to the excess of a look over the label before its logarithm is taken: a look is a little below the label at times."""
 
@@ -76,6 +79,21 @@ def corrected(posterior: PoolPosterior, energies: tuple[np.ndarray, np.ndarray])
     mean, deviation = posterior.mean.clone(), posterior.standard_deviation.clone()
     mean[:, column], deviation[:, column] = (torch.as_tensor(values, dtype=mean.dtype) for values in energies)
     return replace(posterior, mean=mean, standard_deviation=deviation)
+
+
+def hopeful(objective: Objective, posterior: PoolPosterior, fewest: int) -> list[int]:
+    """Rows worth a label: with at least HOPELESS times the best row's expected desirability, and the ``fewest`` best in any case.
+
+    Rules of diversity may leave a batch nothing but crystals that a look has shown to be worthless; then shares are raised instead.
+    """
+    columns = {name: index for index, name in enumerate(posterior.properties)}
+    mean, deviation = (
+        {name: values[:, index] for name, index in columns.items()} for values in (posterior.mean, posterior.standard_deviation)
+    )
+    expected, _ = objective.expected(mean, deviation)
+    best_first = expected.argsort(descending=True, stable=True)
+    enough = int((expected >= HOPELESS * expected.amax()).sum()) if len(expected) else 0
+    return sorted(best_first[: max(fewest, enough)].tolist())
 
 
 def corrected_prediction(prediction: Prediction, mean: float, deviation: float) -> Prediction:

@@ -8,7 +8,8 @@ import torch
 
 from al_crystal.acquisition import PoolPosterior
 from al_crystal.crystal import Candidate, Label, Prediction, Screening, Value
-from al_crystal.screening import ENERGY, FEWEST, Correction, corrected, corrected_prediction
+from al_crystal.objective import Objective
+from al_crystal.screening import ENERGY, FEWEST, Correction, corrected, corrected_prediction, hopeful
 from tests.al_crystal.examples import crystal
 
 
@@ -81,6 +82,17 @@ def test_only_the_formation_energy_is_corrected():
     prediction = corrected_prediction(_prediction(-1.0), 0.5, 0.2)
     assert prediction.mean == {ENERGY: 0.5, "band_gap": 1.0}
     assert prediction.standard_deviation == {ENERGY: 0.2, "band_gap": 0.3}
+
+
+def test_no_label_is_spent_on_what_a_look_has_shown_to_be_worthless():
+    objective = Objective(targets={"band_gap": {"near": 1.34, "width": 0.25}, ENERGY: {"below": -0.5, "width": 0.2}})
+    mean = torch.tensor([[1.3, -1.0], [1.3, 4.0], [1.3, 0.6], [3.0, -1.0], [1.2, -0.9]])
+    deviation = torch.tensor([[0.3, 0.1], [0.3, 0.4], [0.3, 1.5], [0.3, 0.1], [0.3, 0.1]])
+    posterior = PoolPosterior(("band_gap", ENERGY), mean, deviation, torch.zeros(3, 5, 2))
+    assert hopeful(objective, posterior, fewest=1) == [0, 2, 4], "an energy that is not known well may still be low"
+    assert hopeful(objective, posterior, fewest=4) == [0, 2, 3, 4], "a batch is filled, with the better ones"
+    assert hopeful(objective, posterior, fewest=9) == [0, 1, 2, 3, 4]
+    assert hopeful(objective, posterior[torch.tensor([], dtype=torch.long)], fewest=3) == []
 
 
 def test_a_screening_survives_the_history():
