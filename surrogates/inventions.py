@@ -110,8 +110,14 @@ def line_of(number: int, crystal: Crystal, energy: Value) -> dict[str, Any]:
 
 
 def invention_table(file: Path) -> Table:
-    """The output of the command as rows; the noise of a label is the deviation that the potential states."""
+    """The output of the command as rows; the noise of a label is the deviation that the potential states.
+
+    Raises:
+        ValueError: where the file holds none.
+    """
     lines = list(read(file))
+    if not lines:
+        raise ValueError(f"no inventions in {file}; make them with python -m surrogates.inventions {file} --relax MODULE:FUNCTION")
     compositions = [{ATOMIC_NUMBER[symbol]: count for symbol, count in line["composition"].items()} for line in lines]
     cells = np.array([[line[name] for name in LATTICE_PARAMETERS] for line in lines])
     rows = Rows.from_compositions(compositions, [line["space_group_number"] for line in lines], cells)

@@ -126,7 +126,8 @@ def main(
     table = join([seed_table(data, report, convert).without(KEPT_APART), matbench_table(data, report, convert)])
     deformed = deformations(wrong_cells, report) if wrong_cells else None
     train, wrong = table.of_folds(TRAIN_FOLDS), deformed.of_folds(TRAIN_FOLDS) if deformed else None
-    report["rows to learn from"] = len(train)
+    invented = invention_table(inventions)
+    report["rows to learn from"], report["inventions to calibrate with"] = len(train), len(invented)
     for line, count in report.items():
         typer.echo(f"{line}: {count:,}")
     settings, numbers = TrainingSettings(epochs=epochs), range(seed, seed + number)
@@ -134,7 +135,7 @@ def main(
     if only:
         return
     facts = {"settings": settings.model_dump(), "rows": len(train), "seeds": [seed, seed + number - 1], "train_folds": list(TRAIN_FOLDS)}
-    apart = table.of_folds(CALIBRATION_FOLDS), invention_table(inventions), deformed.of_folds(CALIBRATION_FOLDS) if deformed else None
+    apart = table.of_folds(CALIBRATION_FOLDS), invented, deformed.of_folds(CALIBRATION_FOLDS) if deformed else None
     ensemble = calibrated(networks, *apart, Distance.fit(train.rows, seed))
     ensemble.report["pretraining"] = facts
     ensemble.save(output)

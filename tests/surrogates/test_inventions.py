@@ -71,6 +71,11 @@ def test_lines_become_rows_whose_noise_is_the_potentials(tmp_path, rock_salt):
     assert table.rows.lattice_parameters[0].tolist() == pytest.approx(list(ROCK_SALT.lattice_parameters))
 
 
+def test_a_file_without_inventions_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no inventions in"):
+        invention_table(tmp_path / "nothing.jsonl")
+
+
 def test_the_command_goes_on_behind_the_last_line(tmp_path, monkeypatch, rock_salt):
     monkeypatch.setattr(inventions, "parents", lambda data: ([rock_salt], SCALE))
     monkeypatch.setattr(inventions, "fold_of", lambda symbols: CALIBRATION_FOLDS[0])
