@@ -86,11 +86,8 @@ def hopeful(objective: Objective, posterior: PoolPosterior, fewest: int) -> list
 
     Rules of diversity may leave a batch nothing but crystals that a look has shown to be worthless; then shares are raised instead.
     """
-    columns = {name: index for index, name in enumerate(posterior.properties)}
-    mean, deviation = (
-        {name: values[:, index] for name, index in columns.items()} for values in (posterior.mean, posterior.standard_deviation)
-    )
-    expected, _ = objective.expected(mean, deviation)
+    columns = (dict(zip(posterior.properties, values.unbind(1), strict=True)) for values in (posterior.mean, posterior.standard_deviation))
+    expected, _ = objective.expected(*columns)
     best_first = expected.argsort(descending=True, stable=True)
     enough = int((expected >= HOPELESS * expected.amax()).sum()) if len(expected) else 0
     return sorted(best_first[: max(fewest, enough)].tolist())

@@ -15,7 +15,7 @@ from al_crystal.crystal import Crystal, Value
 from oracles.formation_energy import reference_energies
 from oracles.labelling import crystal_of
 from oracles.potentials import load, resolve
-from oracles.relaxation import relax_all
+from oracles.relaxation import Relaxed, relax_all
 from oracles.settings import RelaxationSettings
 from oracles.symmetric_cell import SymmetricCell
 
@@ -42,13 +42,15 @@ def relaxed(structures: Sequence[Structure]) -> list[tuple[Crystal, Value] | Non
     """Each crystal relaxed with its symmetry, and its formation energy on the Materials Project's scale; None where it came to no rest."""
     potential = load(resolve("M3GNet"))
     references = reference_energies(potential.level_of_theory)
-    made: list[tuple[Crystal, Value] | None] = []
-    for one in relax_all([SymmetricCell.from_structure(structure) for structure in structures], potential, RELAXED):
+
+    def crystal_and_energy(one: Relaxed) -> tuple[Crystal, Value] | None:
+        if one.outcome != "converged":
+            return None
         try:
             crystal = crystal_of(one.cell.to_structure(), symprec=0.01)
-            made.append((crystal, references.formation_energy(crystal.composition, one.energy_per_atom)))
+            return crystal, references.formation_energy(crystal.composition, one.energy_per_atom)
         except (KeyError, ValueError):  # no symmetry, or an element without a reference
-            made.append(None)
-        if one.outcome != "converged":
-            made[-1] = None
-    return made
+            return None
+
+    cells = [SymmetricCell.from_structure(structure) for structure in structures]
+    return [crystal_and_energy(one) for one in relax_all(cells, potential, RELAXED)]
