@@ -10,6 +10,7 @@ from al_crystal.crystal import Crystal, CrystalBatch
 from surrogates.calibration import CAUTION
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
+from surrogates.inputs import Inputs
 from tests.surrogates.helpers import CRYSTALS, ROCK_SALT, batch, small_ensemble
 
 
@@ -26,9 +27,9 @@ def test_shapes_and_meaning(shipped):
     torch.testing.assert_close(found.median[:, 1], found.members[:, :, 1].mean(0))
     rows = Rows.from_batch(batch())
     without = shipped.predict_rows(replace(rows, lattice_parameters=torch.full_like(rows.lattice_parameters, torch.nan)))
-    caution = without.median - without.members.mean(0)
-    assert ((caution[:, 0] > 0) & (caution[:, 0] < CAUTION)).all()
-    torch.testing.assert_close(caution[:, 1], torch.zeros(n))
+    scales = [network(Inputs.of(rows), torch.zeros(n, dtype=torch.int64)).log_scale_energy for network in shipped.networks]
+    caution = CAUTION * torch.cat(scales).mean(0).exp().clamp(max=1).square()
+    torch.testing.assert_close(without.median, without.members.mean(0) + torch.stack([caution, torch.zeros(n)], dim=1))
     torch.testing.assert_close(found.median[:, 0], without.median[:, 0] + found.strain)
     lean = shipped.calibration.energy.lean
     torch.testing.assert_close(without.mean[:, 0], without.median[:, 0] + lean * without.standard_deviation[:, 0])
