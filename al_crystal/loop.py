@@ -165,7 +165,7 @@ class Loop:
     def label(self, number: int) -> None:
         """Label what the round has picked and not labelled yet; every label is in the history before the next is waited for."""
         entry = self.history.state.rounds[number]
-        labeller = Labeller(self.campaign.oracles, self.potential, self.campaign.seed)
+        labeller = Labeller(self.campaign.oracles, self.potential, self.campaign.seed, after_look=self.campaign.selection.screened > 0)
         self.work(number, "labelling", labeller, lambda: entry.missing(self.campaign.retries), Labelled)
         counts = Counter(label.status for label in entry.labels.values())
         self.terminal.line(f"round {number}: labelled " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))

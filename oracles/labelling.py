@@ -23,8 +23,9 @@ from oracles.settings import OracleSettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from oracles.positions import Draft
     from oracles.potentials import Potential, PotentialRecord
-    from oracles.relaxation import Relaxed
+    from oracles.relaxation import Relaxed, Walk
     from oracles.search import Arrangement
     from oracles.symmetric_cell import SymmetricCell
 
@@ -39,11 +40,13 @@ class Labeller:
     Attributes:
         settings: all knobs. record: which potential (from :func:`oracles.potentials.resolve` or ``load(...).record``).
         seed: the campaign's seed.
+        after_look: whether the runners of a first look (:mod:`oracles.screening`) join the race, so that no label lies above the look.
     """
 
     settings: OracleSettings
     record: PotentialRecord
     seed: int
+    after_look: bool = False
 
     def label(self, crystal: Crystal, attempt: int = 0) -> Label:
         """The label of a crystal: ``ok``, or ``rejected`` with the reason in a sentence.
@@ -60,7 +63,9 @@ class Labeller:
             potential = load(self.record)
             generator = rng(self.seed, attempt, "label", int(crystal.id[:12], 16))
             try:
-                found = search(crystal, potential, self.settings.search(self.record.name), self.settings.relaxation, generator)
+                joining = self._look(crystal, potential) if self.after_look else []
+                effort = self.settings.search(self.record.name)
+                found = search(crystal, potential, effort, self.settings.relaxation, generator, joining)
                 label = self._judge(crystal, found, potential, generator)
             except (NoPositions, UnknownElement) as refusal:
                 label = Label(crystal_id=crystal.id, status="rejected", reason=str(refusal))
@@ -88,6 +93,16 @@ class Labeller:
             label = self._state(crystal, relaxed, potential, checks)
         cost = {"cpu_s": round(time.process_time() - cpu, 3), "wall_s": round(time.perf_counter() - wall, 3)}
         return label.model_copy(update={"cost": cost | label.cost, "provenance": self._provenance(attempt)})
+
+    def _look(self, crystal: Crystal, potential: Potential) -> list[tuple[Draft, Walk]]:
+        """The runners of the crystal's first look; none where the look found no arrangement."""
+        from oracles.positions import NoPositions
+        from oracles.screening import look
+
+        try:
+            return look(crystal, potential, self.settings, self.seed)
+        except NoPositions:
+            return []
 
     def _judge(self, crystal: Crystal, found: Sequence[Arrangement], potential: Potential, generator: np.random.Generator) -> Label:
         """Choose the arrangement to keep, free its symmetry if asked, and state its properties.

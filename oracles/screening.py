@@ -19,7 +19,21 @@ from al_crystal.seeds import rng
 from oracles.settings import OracleSettings
 
 if TYPE_CHECKING:
-    from oracles.potentials import PotentialRecord
+    from oracles.positions import Draft
+    from oracles.potentials import Potential, PotentialRecord
+    from oracles.relaxation import Walk
+
+
+def look(crystal: Crystal, potential: Potential, settings: OracleSettings, seed: int, attempt: int = 0) -> list[tuple[Draft, Walk]]:
+    """The runners of a look, lowest first; the same ones whenever they are asked for, so that the crystal's label can begin with them.
+
+    Raises:
+        NoPositions: when no draw passes the screens.
+    """
+    from oracles.search import race
+
+    generator = rng(seed, attempt, "screening", int(crystal.id[:12], 16))
+    return race(crystal, potential, settings.first_look(potential.record.name), settings.relaxation, generator)
 
 
 @dataclass(frozen=True)
@@ -40,16 +54,14 @@ class Screener:
         from oracles.formation_energy import FormationEnergy
         from oracles.positions import NoPositions
         from oracles.potentials import UnknownElement, load
-        from oracles.search import race, standing
+        from oracles.search import standing
 
         start = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn about their own deprecations
             potential = load(self.record)
-            generator = rng(self.seed, attempt, "screening", int(crystal.id[:12], 16))
-            effort = self.settings.first_look(self.record.name)
             try:
-                runners = race(crystal, potential, effort, self.settings.relaxation, generator)
+                runners = look(crystal, potential, self.settings, self.seed, attempt)
                 walk = runners[0][1]
                 if not np.isfinite(standing(walk)):
                     return Label(crystal_id=crystal.id, status="rejected", reason=f"every arrangement is unphysical: {walk.reason}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from al_crystal.crystal import Crystal
-from oracles.positions import Draft, draw, ranked
+from oracles.positions import Draft, NoPositions, draw, ranked
 from oracles.relaxation import Relaxed, Walk, advance, relax_all
 from oracles.settings import PositionSettings, RelaxationSettings
 
@@ -44,13 +44,21 @@ def search(
     positions: PositionSettings,
     relaxation: RelaxationSettings,
     generator: np.random.Generator,
+    joining: Sequence[tuple[Draft, Walk]] = (),
 ) -> list[Arrangement]:
-    """The best arrangements found for a crystal, lowest energy first, unphysical ones last.
+    """The best arrangements found for a crystal, lowest energy first, unphysical ones last; ``joining`` ran another race before.
 
     Raises:
-        NoPositions: when no draw passes the screens.
+        NoPositions: when no draw passes the screens, and nothing joins.
     """
-    runners = _distinct(race(crystal, potential, positions, relaxation, generator))[: positions.relaxed]
+    try:
+        runners = race(crystal, potential, positions, relaxation, generator)
+    except NoPositions:
+        if not joining:
+            raise
+        runners = []
+    runners = sorted([*joining, *runners], key=lambda runner: standing(runner[1]))
+    runners = _distinct(runners)[: positions.relaxed]
     advance([walk for _, walk in runners], potential, relaxation.max_steps, relaxation.batch_atoms)
     rests = [walk.result() for _, walk in runners]
     relaxed = relax_all([replace(rest.cell, fixed_cell=False) for rest in rests], potential, relaxation)

@@ -127,7 +127,8 @@ def test_a_screened_batch_was_looked_at_and_its_control_was_not(tmp_path):
         assert (candidate.screening is not None) == (candidate.arm == "gfn")
         cell = label.proposal_properties.get("formation_energy_per_atom")
         if candidate.screening is not None:
-            assert cell is None or candidate.screening.formation_energy_per_atom.level_of_theory == cell.level_of_theory
+            look = candidate.screening.formation_energy_per_atom
+            assert cell is None or (cell.level_of_theory == look.level_of_theory and cell.value <= look.value + 0.005)
             assert candidate.prediction == candidate.screening.surrogate  # nothing was learned of looks yet
 
 

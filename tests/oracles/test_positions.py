@@ -7,7 +7,7 @@ import spglib
 from al_crystal.crystal import Crystal
 from al_crystal.seeds import rng
 from oracles.positions import NoPositions, crowding, draw, ranked, shortest_distance
-from oracles.search import search
+from oracles.search import race, search, standing
 from oracles.settings import Heat, PositionSettings, RelaxationSettings
 from oracles.wyckoff import assignments
 
@@ -72,6 +72,20 @@ def test_search_finds_ordered_copper_gold(emt):
     assert best.relaxed.energy_per_atom <= best.rest.energy_per_atom
     energies = [draft.energy_per_atom for draft in ranked(draw(crystal, settings, rng(0, 0, "test")), emt)]
     assert energies == sorted(energies)
+
+
+def test_runners_of_another_race_join_and_stand_alone_where_nothing_else_does(emt):
+    crystal = Crystal(space_group=123, composition={"Cu": 2, "Au": 2}, lattice_parameters=(3.9, 3.9, 3.7, 90, 90, 90))
+    settings, relaxation = PositionSettings(candidates=12, heats=(Heat(runners=4, steps=3),), relaxed=2), RelaxationSettings()
+    runners = race(crystal, emt, settings, relaxation, rng(0, 0, "other"))
+    hopeless = settings.model_copy(update={"closest_approach": 5.0})
+    with pytest.raises(NoPositions):
+        search(crystal, emt, hopeless, relaxation, rng(0, 0, "test"))
+    alone = search(crystal, emt, hopeless, relaxation, rng(0, 0, "test"), runners)
+    lowest = min(standing(walk) for _, walk in runners)
+    assert min(one.rest.energy_per_atom for one in alone) <= lowest
+    joined = search(crystal, emt, settings, relaxation, rng(1, 0, "test"), race(crystal, emt, settings, relaxation, rng(0, 0, "other")))
+    assert min(one.rest.energy_per_atom for one in joined) <= lowest
 
 
 def test_ways_are_all_listed_where_a_sample_would_miss_the_room_there_is():
