@@ -26,7 +26,7 @@ from .crystal import Arm, Candidate, Crystal, CrystalBatch, Label, Prediction, S
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, doubted, hopeful, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -140,32 +140,47 @@ class Loop:
             the crystals that are left, their posterior, by id the corrected prediction with its screening, and counts.
         """
         screener = Screener(self.campaign.oracles, self.potential, self.campaign.seed)
-        with self.terminal.bar(f"round {number}: screening", len(crystals)) as bar:
-            labels: dict[str, Label] = {}
-            for label in self.compute(screener, [(crystal, 0) for crystal in crystals]):
-                labels[label.crystal_id] = label
-                bar(len(labels))
-        rows = [row for row, crystal in enumerate(crystals) if ENERGY in labels[crystal.id].proposal_properties]
+        first = self.look(number, screener, crystals, attempt=0)
+        rows = [row for row, label in enumerate(first) if ENERGY in label.proposal_properties]
         left, posterior = [crystals[row] for row in rows], posterior[rows]
+        looks = [first[row].proposal_properties[ENERGY] for row in rows]
         predictions = beliefs.predictions(left)
-        found = screenings([labels[crystal.id].proposal_properties[ENERGY] for crystal in left], predictions)
+        again = doubted(looks, predictions)
+        second = self.look(number, screener, [left[row] for row in again], attempt=1)
+        for row, label in zip(again, second, strict=True):
+            looks[row] = min(looks[row], label.proposal_properties.get(ENERGY, looks[row]), key=lambda look: look.value)
+        found = screenings(looks, predictions)
         correction = Correction.fit((candidate, label) for _, candidate, label in self.history.state.labelled())
         if correction is not None and left:
             energies = correction(found)
             posterior = corrected(posterior, energies)
             predictions = [corrected_prediction(*values) for values in zip(predictions, *energies, strict=True)]
-        cost = sum(label.cost.get("cpu_s", 0.0) for label in labels.values())
-        counts = {"screened": len(crystals), "screened_without_energy": len(crystals) - len(left), "screening_cpu_s": round(cost, 1)}
+        counts = {
+            "screened": len(crystals),
+            "screened_without_energy": len(crystals) - len(left),
+            "screened_again": len(again),
+            "screening_cpu_s": round(sum(label.cost.get("cpu_s", 0.0) for label in [*first, *second]), 1),
+        }
         self.terminal.line(
-            f"round {number}: screened {len(crystals)}, {len(left)} have an energy" + ("" if correction else "; nothing learned yet")
+            f"round {number}: screened {len(crystals)} ({len(again)} again), {len(left)} have an energy"
+            + ("" if correction else "; nothing learned yet")
         )
         ids = [crystal.id for crystal in left]
         return left, posterior, dict(zip(ids, zip(predictions, found, strict=True), strict=True)), counts
 
+    def look(self, number: int, screener: Screener, crystals: list[Crystal], attempt: int) -> list[Label]:
+        """What a look says of each crystal; another attempt has other random numbers."""
+        labels: dict[str, Label] = {}
+        with self.terminal.bar(f"round {number}: screening" + (" again" if attempt else ""), len(crystals)) as bar:
+            for label in self.compute(screener, [(crystal, attempt) for crystal in crystals]):
+                labels[label.crystal_id] = label
+                bar(len(labels))
+        return [labels[crystal.id] for crystal in crystals]
+
     def label(self, number: int) -> None:
         """Label what the round has picked and not labelled yet; every label is in the history before the next is waited for."""
         entry = self.history.state.rounds[number]
-        labeller = Labeller(self.campaign.oracles, self.potential, self.campaign.seed, after_look=self.campaign.selection.screened > 0)
+        labeller = Labeller(self.campaign.oracles, self.potential, self.campaign.seed, after_looks=self.campaign.selection.screened > 0)
         self.work(number, "labelling", labeller, lambda: entry.missing(self.campaign.retries), Labelled)
         counts = Counter(label.status for label in entry.labels.values())
         self.terminal.line(f"round {number}: labelled " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))

@@ -22,6 +22,8 @@ NATURAL = 0.1
 """eV/atom; differences of energies are compared as asinh(difference / NATURAL): relative where large, absolute where small."""
 HOPELESS = 0.1
 """Share of the best expected desirability below which a crystal that was looked at is not worth a label."""
+DOUBTED = 0.2
+"""eV/atom; a look that lies further above the surrogate's mean is repeated: it may have missed the room that there is."""
 SMALLEST = 0.02
 """eV/atom, added to the excess of a look over the label before its logarithm is taken: a look is a little below the label at times."""
 
@@ -69,6 +71,13 @@ def _features(screening: Screening) -> list[float]:
 def screenings(looks: Sequence[Value], predictions: Sequence[Prediction]) -> list[Screening]:
     """The looks beside what the surrogate said."""
     return [Screening(formation_energy_per_atom=look, surrogate=one) for look, one in zip(looks, predictions, strict=True)]
+
+
+def doubted(looks: Sequence[Value], predictions: Sequence[Prediction]) -> list[int]:
+    """Rows whose look lies so far above the surrogate that another one is worth its price."""
+    return [
+        row for row, (look, one) in enumerate(zip(looks, predictions, strict=True)) if look.value - one.mean.get(ENERGY, np.inf) > DOUBTED
+    ]
 
 
 def corrected(posterior: PoolPosterior, energies: tuple[np.ndarray, np.ndarray]) -> PoolPosterior:

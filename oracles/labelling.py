@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -40,13 +41,13 @@ class Labeller:
     Attributes:
         settings: all knobs. record: which potential (from :func:`oracles.potentials.resolve` or ``load(...).record``).
         seed: the campaign's seed.
-        after_look: whether the runners of a first look (:mod:`oracles.screening`) join the race, so that no label lies above the look.
+        after_looks: whether what first looks find (:mod:`oracles.screening`) joins the race, so that no label lies above a look.
     """
 
     settings: OracleSettings
     record: PotentialRecord
     seed: int
-    after_look: bool = False
+    after_looks: bool = False
 
     def label(self, crystal: Crystal, attempt: int = 0) -> Label:
         """The label of a crystal: ``ok``, or ``rejected`` with the reason in a sentence.
@@ -63,7 +64,7 @@ class Labeller:
             potential = load(self.record)
             generator = rng(self.seed, attempt, "label", int(crystal.id[:12], 16))
             try:
-                joining = self._look(crystal, potential) if self.after_look else []
+                joining = self._looks(crystal, potential) if self.after_looks else []
                 effort = self.settings.search(self.record.name)
                 found = search(crystal, potential, effort, self.settings.relaxation, generator, joining)
                 label = self._judge(crystal, found, potential, generator)
@@ -94,15 +95,16 @@ class Labeller:
         cost = {"cpu_s": round(time.process_time() - cpu, 3), "wall_s": round(time.perf_counter() - wall, 3)}
         return label.model_copy(update={"cost": cost | label.cost, "provenance": self._provenance(attempt)})
 
-    def _look(self, crystal: Crystal, potential: Potential) -> list[tuple[Draft, Walk]]:
-        """The runners of the crystal's first look; none where the look found no arrangement."""
+    def _looks(self, crystal: Crystal, potential: Potential) -> list[tuple[Draft, Walk]]:
+        """What the looks at the crystal find, all that there may be; nothing where they find no arrangement."""
         from oracles.positions import NoPositions
-        from oracles.screening import look
+        from oracles.screening import LOOKS, look
 
-        try:
-            return look(crystal, potential, self.settings, self.seed)
-        except NoPositions:
-            return []
+        found: list[tuple[Draft, Walk]] = []
+        for attempt in range(LOOKS):
+            with suppress(NoPositions):
+                found += look(crystal, potential, self.settings, self.seed, attempt)
+        return found
 
     def _judge(self, crystal: Crystal, found: Sequence[Arrangement], potential: Potential, generator: np.random.Generator) -> Label:
         """Choose the arrangement to keep, free its symmetry if asked, and state its properties.

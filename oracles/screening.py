@@ -1,8 +1,9 @@
-"""A first look at a crystal: what its cell costs about, for a sixth of the price of a label.
+"""A first look at a crystal: what its cell costs about, for a quarter of the price of a label.
 
-A few arrangements race in the proposed cell with the potential that labels, and stop before they come to rest. The lowest energy lies
+A few arrangements race in the proposed cell with the potential that labels, and the best comes to rest. Its energy lies
 above the label's, by how much is learned from crystals that were labelled afterwards (:mod:`al_crystal.screening`); where the symmetry
-leaves the atoms no room it lies electronvolts above what a surrogate believes, which never sees the atoms.
+leaves the atoms no room it lies electronvolts above what a surrogate believes, which never sees the atoms. It may also have missed the
+room there is: a look that is doubted is repeated with other random numbers, as another attempt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from oracles.relaxation import Walk
 
 
-def look(crystal: Crystal, potential: Potential, settings: OracleSettings, seed: int, attempt: int = 0) -> list[tuple[Draft, Walk]]:
+def look(crystal: Crystal, potential: Potential, settings: OracleSettings, seed: int, attempt: int) -> list[tuple[Draft, Walk]]:
     """The runners of a look, lowest first; the same ones whenever they are asked for, so that the crystal's label can begin with them.
 
     Raises:
@@ -34,6 +35,10 @@ def look(crystal: Crystal, potential: Potential, settings: OracleSettings, seed:
 
     generator = rng(seed, attempt, "screening", int(crystal.id[:12], 16))
     return race(crystal, potential, settings.first_look(potential.record.name), settings.relaxation, generator)
+
+
+LOOKS = 2
+"""The most looks at one crystal: the first, and another where that is doubted."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ SPARE = PositionSettings(ways=12, candidates=24, heats=(Heat(runners=8, steps=5)
 FIRST_LOOK = PositionSettings(
     candidates=48,
     draws_per_candidate=4,
-    heats=(Heat(runners=12, steps=4), Heat(runners=5, steps=8), Heat(runners=2, steps=15)),
+    heats=(Heat(runners=12, steps=4), Heat(runners=5, steps=8), Heat(runners=2, steps=15), Heat(runners=1, steps=60)),
     time_limit_s=10.0,
 )
 SPARE_FIRST_LOOK = PositionSettings(
@@ -113,7 +113,7 @@ class OracleSettings(Settings):
     )
     screening: PositionSettings | None = Field(
         default=None,
-        description="the search of a crystal that is screened; default: a sixth of a label's with M3GNet, less with slower ones",
+        description="the search of a crystal that is screened; default: a quarter of a label's with M3GNet, less with slower ones",
     )
     relaxation: RelaxationSettings = Field(default=RelaxationSettings(), description="the relaxation of cell and positions")
     properties: tuple[PropertyOracle, ...] = Field(

@@ -9,7 +9,7 @@ import torch
 from al_crystal.acquisition import PoolPosterior
 from al_crystal.crystal import Candidate, Label, Prediction, Screening, Value
 from al_crystal.objective import Objective
-from al_crystal.screening import ENERGY, FEWEST, Correction, corrected, corrected_prediction, hopeful
+from al_crystal.screening import DOUBTED, ENERGY, FEWEST, Correction, corrected, corrected_prediction, doubted, hopeful
 from tests.al_crystal.examples import crystal
 
 
@@ -93,6 +93,14 @@ def test_no_label_is_spent_on_what_a_look_has_shown_to_be_worthless():
     assert hopeful(objective, posterior, fewest=4) == [0, 2, 3, 4], "a batch is filled, with the better ones"
     assert hopeful(objective, posterior, fewest=9) == [0, 1, 2, 3, 4]
     assert hopeful(objective, posterior[torch.tensor([], dtype=torch.long)], fewest=3) == []
+
+
+def test_a_look_far_above_the_surrogate_is_doubted():
+    screenings = [_screening(-1.0 + above, -1.0) for above in (-3.0, 0.0, DOUBTED - 0.01, DOUBTED + 0.01, 4.0)]
+    looks, predictions = [one.formation_energy_per_atom for one in screenings], [one.surrogate for one in screenings]
+    assert doubted(looks, predictions) == [3, 4]
+    silent = [one.model_copy(update={"mean": {}}) for one in predictions]
+    assert doubted(looks, silent) == []  # a campaign whose surrogate says nothing of energies
 
 
 def test_a_screening_survives_the_history():

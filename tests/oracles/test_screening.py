@@ -41,11 +41,14 @@ def test_what_a_look_found_is_not_lost_to_the_label(screener):
     composition = {"K": 4, "As": 2, "Sb": 2, "I": 10}
     crystal = Crystal(space_group=3, composition=composition, lattice_parameters=(12.79984, 10.99185, 5.84562, 90, 99.84834, 90))
     look = Screener(screener.settings, screener.record, seed=0).label(crystal)
-    alone, label = (Labeller(screener.settings, screener.record, 0, after_look=after).label(crystal) for after in (False, True))
+    alone, label = (Labeller(screener.settings, screener.record, 0, after_looks=after).label(crystal) for after in (False, True))
     assert alone.proposal_properties[ENERGY].value > look.proposal_properties[ENERGY].value + 1
     assert label.proposal_properties[ENERGY].value <= look.proposal_properties[ENERGY].value + 0.005
+    other = Screener(screener.settings, screener.record, seed=0).label(crystal, attempt=1)
+    assert other.proposal_properties[ENERGY].value != look.proposal_properties[ENERGY].value  # another attempt, other random numbers
+    assert label.proposal_properties[ENERGY].value <= other.proposal_properties[ENERGY].value + 0.005
     refused = Crystal(space_group=225, composition={"Na": 4, "Cl": 4}, lattice_parameters=(2.0, 2.0, 2.0, 90, 90, 90))
-    assert Labeller(screener.settings, screener.record, 1, after_look=True).label(refused).status == "rejected"
+    assert Labeller(screener.settings, screener.record, 1, after_looks=True).label(refused).status == "rejected"
 
 
 def test_a_cell_without_room_is_refused_or_dear(screener):
