@@ -276,6 +276,13 @@ class Screening(Noun):
     surrogate: Prediction
 
 
+class Look(Noun):
+    """A crystal that was looked at and not picked."""
+
+    crystal: Crystal
+    screening: Screening
+
+
 class Candidate(Noun):
     """A crystal picked in a round, with the prediction that it was picked on.
 
@@ -321,13 +328,14 @@ class AtomicStructure(Noun):
 class Observation(Noun):
     """One training row: properties of a crystal *in the cell it states*.
 
-    ``group`` ties rows that must stay on the same side of any split (the relaxed and the proposed cell of one candidate).
+    ``group`` ties rows that must stay on the same side of any split (the relaxed and the proposed cell of one candidate). A ``look`` is
+    the energy that a first look, not a label, reached in a proposed cell.
     """
 
     crystal: Crystal
     properties: dict[str, Value]
     group: str
-    kind: Literal["relaxed", "proposal"]
+    kind: Literal["relaxed", "proposal", "look"]
 
 
 class Label(Noun):

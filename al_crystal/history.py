@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from .crystal import Candidate, Crystal, Label, Noun, Observation
+from .crystal import Candidate, Crystal, Label, Look, Noun, Observation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +35,11 @@ class Start(Noun):
 
 
 class Picks(Noun):
-    """A whole batch of a round, written before any of it is labelled."""
+    """A whole batch of a round, written before any of it is labelled; and what was looked at beside it and passed over."""
 
     round: int
     candidates: list[Candidate]
+    passed_over: list[Look] = Field(default_factory=list)
     diagnostics: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -67,6 +68,7 @@ class RoundState:
     """What the history says of one round."""
 
     candidates: list[Candidate]
+    passed_over: list[Look] = field(default_factory=list)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Label] = field(default_factory=dict)
     """Last label by crystal id."""
@@ -110,7 +112,7 @@ class State:
         elif isinstance(line, Picks):
             if line.round != len(self.rounds):
                 raise HistoryError(f"picks of round {line.round} where round {len(self.rounds)} is due")
-            self.rounds.append(RoundState(line.candidates, line.diagnostics))
+            self.rounds.append(RoundState(line.candidates, line.passed_over, line.diagnostics))
         elif isinstance(line, Labelled):
             if not 0 <= line.round < len(self.rounds):
                 raise HistoryError(f"a label of round {line.round}, which has no picks")

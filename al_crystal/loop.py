@@ -22,11 +22,23 @@ from surrogates.training import fine_tune
 
 from .acquisition import PoolPosterior, acquisition_function, choose, shortlist
 from .beliefs import Beliefs
-from .crystal import Arm, Candidate, Crystal, CrystalBatch, Label, Prediction, Screening, crystals_from_frame, crystals_to_frame
+from .crystal import (
+    Arm,
+    Candidate,
+    Crystal,
+    CrystalBatch,
+    Label,
+    Look,
+    Observation,
+    Prediction,
+    Screening,
+    crystals_from_frame,
+    crystals_to_frame,
+)
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, doubted, hopeful, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, doubted, hopeful, observations_of_looks, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -78,7 +90,7 @@ class Loop:
             ensemble = self.surrogate(number - 1)
         else:
             ensemble = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-        observations = self.history.state.observations(before_round=number)
+        observations = self.observations(number)
         if observations:
             start = time.monotonic()
             ensemble = fine_tune(ensemble, observations, settings, seed=self.seed(number, "surrogate"))
@@ -87,6 +99,17 @@ class Loop:
             )
         _replace(folder, ensemble.save)
         return ensemble
+
+    def observations(self, before_round: int) -> list[Observation]:
+        """What the rounds before this one have measured: labels, and looks at crystals that were passed over."""
+        state = self.history.state
+        looks = [look for entry in state.rounds[:before_round] for look in entry.passed_over]
+        return state.observations(before_round) + observations_of_looks(looks, self.correction(before_round))
+
+    def correction(self, before_round: int) -> Correction | None:
+        """How far a look lies above a label, as the rounds before this one have shown."""
+        labelled = self.history.state.labelled()
+        return Correction.fit((candidate, label) for number, candidate, label in labelled if number < before_round)
 
     def pick(self, number: int, beliefs: Beliefs) -> Picks:
         """Train the sampler on the pessimistic reward, draw a pool, choose a diverse batch beside a random control."""
@@ -100,11 +123,11 @@ class Loop:
         uniform = Sampler.uniform(self.environment)
         control = self.unknown(uniform.sample(selection.batch_size, torch_rng(self.campaign.seed, number, "random")))
         self.terminal.line(f"round {number}: sampler trained, {time.monotonic() - start:.0f} s; {len(pool):,} new crystals in the pool")
-        candidates, screening = self.choose(number, beliefs, pool, control)
+        picks = self.choose(number, beliefs, pool, control)
         self.save_pool(number, beliefs, pool)
-        return Picks(round=number, candidates=candidates, diagnostics={"pool": len(pool), "sampler": training[-1]} | screening)
+        return picks.model_copy(update={"diagnostics": {"pool": len(pool), "sampler": training[-1]} | picks.diagnostics})
 
-    def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> tuple[list[Candidate], dict[str, Any]]:
+    def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> Picks:
         """The candidates of a round: seed crystals in the first, the random control, and the best of the pool; and what screening did."""
         selection, objective = self.campaign.selection, self.campaign.objective
         seeds = self.seed_crystals() if number == 0 else []
@@ -112,11 +135,13 @@ class Loop:
         best = max((desirability_of(objective, label) for _, _, label in self.history.state.labelled()), default=0.0)
         posterior = beliefs.posterior(CrystalBatch.from_crystals(pool))
         acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
+        looked: dict[str, Crystal] = {}
         screened: dict[str, tuple[Prediction, Screening]] = {}
         diagnostics: dict[str, Any] = {}
         if selection.screened:
             rows = shortlist(acquisition, pool, selection.screened, selection)
             pool, posterior, screened, diagnostics = self.screen(number, beliefs, [pool[row] for row in rows], posterior[rows])
+            looked = {crystal.id: crystal for crystal in pool}
             rows = hopeful(objective, posterior, fewest=selection.batch_size - len(randoms))
             diagnostics["screened_without_hope"] = len(pool) - len(rows)
             pool, posterior = [pool[row] for row in rows], posterior[rows]
@@ -125,11 +150,13 @@ class Loop:
         values = {pool[pick.row].id: pick.value for pick in picks}
         name = selection.acquisition.replace("_", " ")
         chosen = _candidates(beliefs, [pool[pick.row] for pick in picks], "gfn", lambda crystal: f"{name} {values[crystal.id]:.4g}", values)
-        return [
+        candidates = [
             *_candidates(beliefs, seeds, "seed", lambda crystal: "named in the campaign file"),
             *_candidates(beliefs, randoms, "random", lambda crystal: "control, drawn uniformly from the space"),
             *(_screened(candidate, *screened[candidate.id]) if candidate.id in screened else candidate for candidate in chosen),
-        ], diagnostics
+        ]
+        passed_over = [Look(crystal=looked[id], screening=screening) for id, (_, screening) in screened.items() if id not in values]
+        return Picks(round=number, candidates=candidates, passed_over=passed_over, diagnostics=diagnostics)
 
     def screen(
         self, number: int, beliefs: Beliefs, crystals: list[Crystal], posterior: PoolPosterior
@@ -150,7 +177,7 @@ class Loop:
         for row, label in zip(again, second, strict=True):
             looks[row] = min(looks[row], label.proposal_properties.get(ENERGY, looks[row]), key=lambda look: look.value)
         found = screenings(looks, predictions)
-        correction = Correction.fit((candidate, label) for _, candidate, label in self.history.state.labelled())
+        correction = self.correction(number)
         if correction is not None and left:
             energies = correction(found)
             posterior = corrected(posterior, energies)
@@ -236,6 +263,11 @@ class Loop:
         """Measure the round and write the line that closes it."""
         metrics = round_metrics(self.history.state.rounds[number], self.campaign.objective)
         self.history.append(Round(round=number, metrics=metrics))
+        if error := metrics["look_errors"]:
+            self.terminal.line(
+                f"round {number}: surrogate alone about all that was looked at: MAE {error['mae']:.3f}, median {error['median']:.3f}, "
+                f"bias {error['bias']:+.3f}, {error['coverage_90']:.0%} within 90 % intervals (n = {error['n']})"
+            )
         for name, error in metrics["prediction_errors"].items():
             self.terminal.line(
                 f"round {number}: {name} predicted before labelling: MAE {error['mae']:.3f}, bias {error['bias']:+.3f}, "

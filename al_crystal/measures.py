@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .history import RoundState
     from .objective import Objective
 
+ENERGY = "formation_energy_per_atom"
 NORMAL_90 = 1.6449
 """Half-width of the central 90 % of a normal distribution, in standard deviations."""
 
@@ -34,7 +35,7 @@ def desirability_of(objective: Objective, label: Label) -> float:
 
 
 def prediction_errors(candidates: list[Candidate], labels: dict[str, Label]) -> dict[str, dict[str, float]]:
-    """Error of the frozen predictions against the labels, by property: n, mae, bias (predicted - labelled), coverage_90.
+    """Error of the frozen predictions against the labels, by property: n, mae, median, bias (predicted - labelled), coverage_90.
 
     A prediction is of the crystal in the cell it states, so it is held against the proposal's own label where there is one.
     """
@@ -47,16 +48,33 @@ def prediction_errors(candidates: list[Candidate], labels: dict[str, Label]) -> 
             value = label.proposal_properties.get(name) or label.properties.get(name)
             if value is not None:
                 pairs.setdefault(name, []).append((mean - value.value, candidate.prediction.standard_deviation[name]))
-    result = {}
-    for name, rows in pairs.items():
-        error, deviation = np.array(rows).T
-        result[name] = {
-            "n": len(rows),
-            "mae": float(np.abs(error).mean()),
-            "bias": float(error.mean()),
-            "coverage_90": float((np.abs(error) <= NORMAL_90 * deviation).mean()),
-        }
-    return result
+    return {name: _summary(rows) for name, rows in pairs.items()}
+
+
+def look_errors(entry: RoundState) -> dict[str, float] | None:
+    """Error of the surrogate alone about everything that was looked at, picked or not, against the looks; None where nothing was.
+
+    Harder than the errors of the picks, which were chosen with the looks at hand, and of three times as many crystals.
+    """
+    picked = [candidate.screening for candidate in entry.candidates if candidate.screening is not None]
+    rows = []
+    for screening in [*picked, *(look.screening for look in entry.passed_over)]:
+        mean, deviation = (getattr(screening.surrogate, kind).get(ENERGY) for kind in ("mean", "standard_deviation"))
+        if mean is not None and deviation is not None:
+            rows.append((mean - screening.formation_energy_per_atom.value, deviation))
+    return _summary(rows) if rows else None
+
+
+def _summary(rows: list[tuple[float, float]]) -> dict[str, float]:
+    """Of (error, standard deviation) pairs."""
+    error, deviation = np.array(rows).T
+    return {
+        "n": len(rows),
+        "mae": float(np.abs(error).mean()),
+        "median": float(np.median(np.abs(error))),
+        "bias": float(error.mean()),
+        "coverage_90": float((np.abs(error) <= NORMAL_90 * deviation).mean()),
+    }
 
 
 def round_metrics(entry: RoundState, objective: Objective) -> dict[str, Any]:
@@ -74,6 +92,7 @@ def round_metrics(entry: RoundState, objective: Objective) -> dict[str, Any]:
     return {
         "labels": dict(Counter(label.status for label in entry.labels.values())),
         "prediction_errors": prediction_errors(entry.candidates, entry.labels),
+        "look_errors": look_errors(entry),
         "desirability": {
             arm: {"n": len(values), "mean": float(np.mean(values)), "best": max(values)} for arm, values in desirability.items()
         },

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .crystal import Candidate, Label, Prediction, Screening, Value
+from .crystal import Candidate, Label, Look, Observation, Prediction, Screening, Value
 
 if TYPE_CHECKING:
     from .acquisition import PoolPosterior
@@ -60,6 +60,28 @@ class Correction:
         centre, width = self.regression.predict(np.array([_features(one) for one in screenings]), return_std=True)
         mean = np.exp(centre + width**2 / 2)
         return looks + SMALLEST - mean, mean * np.sqrt(np.expm1(width**2))
+
+
+def observations_of_looks(passed_over: Iterable[Look], correction: Correction | None) -> list[Observation]:
+    """Training rows of crystals that were looked at and not picked: the energy that a label would find, as far as looks tell.
+
+    Without a correction the energies are those of the looks.
+    """
+    looks = list(passed_over)
+    if not looks:
+        return []
+    values = [one.screening.formation_energy_per_atom for one in looks]
+    if correction is not None:
+        means, deviations = correction([one.screening for one in looks])
+        own = [value.standard_deviation or 0.0 for value in values]
+        values = [
+            value.model_copy(update={"value": float(mean), "standard_deviation": float(np.hypot(deviation, noise))})
+            for value, mean, deviation, noise in zip(values, means, deviations, own, strict=True)
+        ]
+    return [
+        Observation(crystal=one.crystal, properties={ENERGY: value}, group=one.crystal.id, kind="look")
+        for one, value in zip(looks, values, strict=True)
+    ]
 
 
 def _features(screening: Screening) -> list[float]:

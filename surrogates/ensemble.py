@@ -17,6 +17,7 @@ from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
 from surrogates.network import Network, NetworkSettings, Output, mean_strain
+from surrogates.residual import Residual
 from surrogates.tables import PROPERTIES, REFERENCE_LEVEL
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Ensemble:
         levels: levels of theory beyond the reference that corrections were learned for.
         precision: number format of predictions.
         report: losses and held-out errors of the last training.
+        residual: where a campaign has found the networks wrong about proposed cells; None before it has measured any.
     """
 
     networks: tuple[Network, ...]
@@ -92,6 +94,7 @@ class Ensemble:
     levels: tuple[str, ...] = ()
     precision: Numbers = "auto"
     report: dict[str, Any] = field(default_factory=dict)
+    residual: Residual | None = None
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -132,7 +135,7 @@ class Ensemble:
                 inputs = Inputs.of(rows[where])
                 outputs = [network(inputs, source[where], level) for network in self._fast]
                 parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), inputs))
-        return Predictions(
+        predicted = Predictions(
             members=torch.cat([part.members for part in parts], dim=1),
             median=torch.cat([part.median for part in parts]),
             mean=torch.cat([part.mean for part in parts]),
@@ -140,6 +143,7 @@ class Ensemble:
             distance=torch.cat([part.distance for part in parts]),
             strain=torch.cat([part.strain for part in parts]),
         )
+        return predicted if self.residual is None else self.residual(rows, predicted)
 
     def _chunk(self, output: Output, inputs: Inputs) -> Predictions:
         members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
@@ -177,6 +181,8 @@ class Ensemble:
         tensors = {f"distance.{item.name}": getattr(self.distance, item.name).contiguous() for item in fields(self.distance)}
         for index, network in enumerate(self.networks):
             tensors |= {f"{index}.{name}": value.detach().half().contiguous() for name, value in network.state_dict().items()}
+        if self.residual is not None:
+            tensors |= {f"residual.{name}": value for name, value in self.residual.tensors().items()}
         save_file(tensors, path / "weights.safetensors")
         facts = {
             "properties": list(PROPERTIES),
@@ -214,7 +220,9 @@ class Ensemble:
             networks.append(network.eval())
         distance = Distance(**{item.name: tensors[f"distance.{item.name}"] for item in fields(Distance)})
         calibration = Calibration(**facts["calibration"])
-        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), precision, facts["report"])
+        learned = {name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")}
+        residual = Residual.of(learned) if learned else None
+        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), precision, facts["report"], residual)
 
     @classmethod
     def pretrained(cls, precision: Numbers = "auto") -> Ensemble:

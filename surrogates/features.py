@@ -24,6 +24,7 @@ SPARSE_PROPERTIES = ("p_orbital_energy_eV", "s_orbital_energy_eV", "solid_state_
 SHAPE_FEATURES = 8
 GLOBAL_FEATURES = 9
 COUNT_FEATURES = 6
+OCCUPATION_FEATURES = 13
 
 
 @cache
@@ -212,6 +213,31 @@ def pooled_properties(rows: Rows, properties: torch.Tensor) -> torch.Tensor:
     highest = properties.masked_fill(padding, -9.0).amax(1)
     lowest = properties.masked_fill(padding, 9.0).amin(1)
     return torch.cat([mean, deviation, highest, lowest], dim=1)
+
+
+@cache
+def _positions() -> torch.Tensor:
+    """``(231, 5)`` by space group: smallest multiplicity, that of positions with freedom, the general one; fixed and all positions."""
+    names = ("smallest_multiplicity", "smallest_free_multiplicity", "general_multiplicity", "fixed_positions", "positions")
+    return torch.tensor([[1.0, 1.0, 1.0, 0.0, 1.0]] + [[float(row[name]) for name in names] for row in space_groups().values()])
+
+
+def occupation_features(rows: Rows) -> torch.Tensor:
+    """``(n, OCCUPATION_FEATURES)``: how the counts of the elements compare with the multiplicities of the Wyckoff positions.
+
+    Whether atoms find room in a cell depends on it: elements that do not fill general positions sit on special ones (``broken``), those
+    with fewer atoms than any position with freedom on fixed ones (``bound``).
+    """
+    smallest, free, general, fixed, positions = _positions()[rows.space_group].unbind(1)
+    counts = rows.counts * _lattice_points()[rows.space_group, None]
+    present = counts > 0
+    orbits = torch.where(present, counts / general[:, None], torch.nan)
+    broken = (present & ((orbits - orbits.round()).abs() > 1e-3)).sum(1).float()
+    bound = (present & (counts < free[:, None] - 1e-3)).sum(1).float()
+    number = present.sum(1).clamp(min=1).float()
+    several = [orbits.nan_to_num(torch.inf).amin(1), orbits.nansum(1) / number, orbits.nan_to_num(-torch.inf).amax(1)]
+    logs = [smallest, free, general, general / smallest, positions, *several, counts.sum(1)]
+    return torch.stack([*(value.clamp(min=1e-4).log() for value in logs), fixed, broken, bound, number], dim=1)
 
 
 def global_features(rows: Rows) -> torch.Tensor:

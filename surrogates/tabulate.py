@@ -148,6 +148,7 @@ def space_group_facts(number: int) -> dict[str, Any]:
     centring = symbol[0]
     multiplicities = [position.multiplicity for position in group]
     fixed = [position.multiplicity for position in group if position.get_dof() == 0]
+    free = [position.multiplicity for position in group if position.get_dof() > 0]
     return {
         "symbol": symbol,
         "crystal_system": SpaceGroup.from_int_number(number).crystal_system,
@@ -156,6 +157,7 @@ def space_group_facts(number: int) -> dict[str, Any]:
         "lattice_points": CENTRING_POINTS[centring],
         "general_multiplicity": max(multiplicities),
         "smallest_multiplicity": min(multiplicities),
+        "smallest_free_multiplicity": min(free),
         "fixed_positions": len(fixed),
         "positions": len(multiplicities),
         "centrosymmetric": bool(group.inversion),

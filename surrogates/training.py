@@ -12,13 +12,14 @@ from torch import nn
 
 from al_crystal.crystal import CrystalBatch
 from al_crystal.seeds import rng, torch_rng
-from surrogates.calibration import Calibration
+from surrogates.calibration import Calibration, best_guess
 from surrogates.ensemble import Ensemble
-from surrogates.features import Rows
+from surrogates.features import Rows, concatenate
 from surrogates.inputs import Inputs
 from surrogates.learning import TrainingSettings, huber, log_strain, row_loss
-from surrogates.network import Network, Output, mean_strain
+from surrogates.network import Network, Output
 from surrogates.replay import replay_rows
+from surrogates.residual import Residual
 from surrogates.settings import SurrogateSettings
 from surrogates.tables import CONFLICT, PROPERTIES, REFERENCE_LEVEL, Table
 
@@ -37,7 +38,8 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
     Every network learns all rows but those of its own share of the groups, on which it is then tested: these held-out errors
     set the inflation of the spread and stand in the report. Each step mixes labels with replay crystals, on which a network
     is held to what it said before. Labels of another level of theory go through a correction of their own that is expected to be no
-    larger than their noise.
+    larger than their noise. What the networks leave unexplained in proposed cells, of labels (each by the network that did not learn it)
+    and of looks (which no network learns), teaches the residual (:mod:`surrogates.residual`), anew in every round.
 
     Args:
         ensemble: where to start from (``settings.start == "cold"`` starts from the pretrained one instead).
@@ -52,8 +54,9 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
         base = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
         ensemble = replace(base, precision=ensemble.precision)
     levels = sorted({value.level_of_theory for row in observations for name, value in row.properties.items() if name in PROPERTIES})
-    start = ensemble.with_levels(tuple(levels))
-    table, report = observation_table(observations, start.levels, settings)
+    start = replace(ensemble.with_levels(tuple(levels)), residual=None)
+    looks = [row for row in observations if row.kind == "look"]
+    table, report = observation_table([row for row in observations if row.kind != "look"], start.levels, settings)
     if not len(table) or not settings.epochs:
         return replace(start, report=report)
     shares = _shares(table.columns["group"], len(start.networks), seed)
@@ -69,13 +72,28 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
         "held out": _mean_absolute(held_out),
         "fitted": _mean_absolute(_errors(start.networks, table, None)),
     }
-    return replace(start, distance=distance, calibration=calibration, report=report)
+    tuned = replace(start, distance=distance, calibration=calibration, report=report)
+    return replace(tuned, residual=_residual(tuned, table, held_out, looks, settings))
+
+
+def _residual(
+    tuned: Ensemble, table: Table, held_out: torch.Tensor, looks: Sequence[Observation], settings: SurrogateSettings
+) -> Residual | None:
+    """What the tuned networks leave unexplained in proposed cells; ``held_out`` (n, 2) are the errors on the labels ``table``."""
+    proposed = torch.tensor(table.columns["proposed"])
+    rows, errors = table[proposed].rows, held_out[proposed, 0]
+    if looks:
+        looked, _ = observation_table(looks, tuned.levels, settings)
+        rows = concatenate([rows, looked.rows])
+        errors = torch.cat([errors, _errors(tuned.networks, looked, None)[:, 0]])
+    return Residual.fit(rows, tuned.predict_rows(rows), -errors)
 
 
 def observation_table(
     observations: Sequence[Observation], levels: tuple[str, ...], settings: SurrogateSettings
 ) -> tuple[Table, dict[str, Any]]:
-    """Observations as a table (columns ``group``, ``relaxed``, ``strain``), and a report of what was left out or contradicts itself."""
+    """Observations as a table (columns ``group``, ``relaxed``, ``proposed``, ``strain``), and a report of what was left out or
+    contradicts itself."""
     possible = [row for row in observations if row.crystal.volume > 0]
     known = [row for row in possible if any(name in row.properties for name in PROPERTIES)]
     seen: dict[tuple[str, str, str], float] = {}
@@ -112,6 +130,7 @@ def observation_table(
     columns = {
         "group": np.array([row.group for row in known]),
         "relaxed": np.array([row.kind == "relaxed" for row in known]),
+        "proposed": np.array([row.kind == "proposal" for row in known]),
         "strain": strain_labels(known),
     }
     rows = Rows.from_batch(CrystalBatch.from_crystals([row.crystal for row in known]))
@@ -222,8 +241,8 @@ def _errors(networks: tuple[Network, ...], table: Table, shares: Any) -> torch.T
             strain, expected = network.cell(crystal, inputs)
             output, hidden = network.outputs(crystal, strain, expected)
             correction = network.corrections(hidden, table.level)
-            energy = (output.energy + correction[..., 0]).mean(0) + mean_strain(strain)
-            values.append(torch.stack([energy, (output.gap + correction[..., 1]).clamp(min=0).mean(0)], dim=1))
+            corrected = output._replace(energy=output.energy + correction[..., 0], gap=output.gap + correction[..., 1])
+            values.append(torch.stack(best_guess(corrected), dim=1))
     together = torch.stack(values)
     if shares is None:
         return together.mean(0) - table.targets

@@ -1,0 +1,150 @@
+"""What the networks leave unexplained in crystals that a sampler proposes: a Gaussian process on their residuals.
+
+The networks learned from crystals whose atoms have room. A proposal may ask for a space group, a composition and a cell that leave the
+atoms none, and then its energy lies electronvolts above what networks without atoms believe. A campaign measures energies of proposed
+cells, labels and first looks; from them the process learns where the networks are wrong. It learns the residual in units of the ensemble's
+own standard deviation, in logarithms where it is large::
+
+    z = asinh((label - median) / standard deviation),    z ~ GP(occupation, sizes, cell, prediction)
+
+so that far from everything measured the ensemble's belief is what it was, wider or narrower by as much as it was wrong on average.
+The model is BoTorch's ``SingleTaskGP`` with its priors (Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
+ICML 2024).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from surrogates.features import Rows, cell_features, global_features, occupation_features
+
+if TYPE_CHECKING:
+    from botorch.models import SingleTaskGP
+
+    from surrogates.ensemble import Predictions
+
+FEWEST = 30
+"""Measured cells; with fewer there is no residual."""
+MOST = 2000
+"""The latest so many measured cells are learned: the price of an exact process grows with their third power."""
+ITERATIONS = 60
+"""Of the search for the hyperparameters; their values hardly move beyond."""
+LARGEST = 4.0
+"""A feature counts as no further from its mean than this many standard deviations."""
+SMALLEST_STRAIN = 0.05
+"""eV/atom, added before the logarithm of a strain energy is taken."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A fitted process; ``n`` cells, ``d`` features.
+
+    Attributes:
+        offset, scale: ``(d,)`` mean and standard deviation of the features.
+        features: ``(n, d)`` standardised features of the measured cells. scores: ``(n,)`` their z.
+        hyperparameters: the model's state: lengthscales, noise, mean, and the standardisation of the scores.
+    """
+
+    offset: torch.Tensor
+    scale: torch.Tensor
+    features: torch.Tensor
+    scores: torch.Tensor
+    hyperparameters: dict[str, torch.Tensor]
+
+    @classmethod
+    def fit(cls, rows: Rows, predicted: Predictions, residuals: torch.Tensor) -> Residual | None:
+        """Learn the residuals ``(n,)`` (label - median, eV/atom) of measured cells; None where fewer than FEWEST are known.
+
+        ``predicted`` is what the ensemble without a residual says of the rows; the latest rows come last.
+        """
+        known = (~residuals.isnan()).nonzero()[-MOST:, 0]
+        if len(known) < FEWEST:
+            return None
+        described = description(rows, predicted)[known]
+        offset, scale = described.mean(0), described.std(0).clamp(min=1e-6)
+        scores = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double())[known]
+        made = cls(offset, scale, _standardised(described, offset, scale), scores, {})
+        return replace(made, hyperparameters=made._fitted())
+
+    def _fitted(self) -> dict[str, torch.Tensor]:
+        """The hyperparameters of largest posterior probability."""
+        from botorch.fit import fit_gpytorch_mll
+        from botorch.optim.fit import fit_gpytorch_mll_scipy
+        from gpytorch.mlls import ExactMarginalLogLikelihood
+
+        model = self._untrained()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the search ends at ITERATIONS is meant
+            likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+            fit_gpytorch_mll(likelihood, optimizer=fit_gpytorch_mll_scipy, optimizer_kwargs={"options": {"maxiter": ITERATIONS}})
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def _untrained(self) -> SingleTaskGP:
+        from botorch.exceptions import InputDataWarning
+        from botorch.models import SingleTaskGP
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputDataWarning)  # standardised and cut off, not in a unit cube that outliers would set
+            return SingleTaskGP(self.features, self.scores[:, None])
+
+    @cached_property
+    def _model(self) -> SingleTaskGP:
+        model = self._untrained()
+        model.load_state_dict(self.hyperparameters)
+        return model.eval()
+
+    def __call__(self, rows: Rows, predicted: Predictions) -> Predictions:
+        """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``.
+
+        Members move with the median. Gaps, distances and strains stay.
+        """
+        described = _standardised(description(rows, predicted), self.offset, self.scale)
+        with torch.no_grad():
+            z = self._model.posterior(described, observation_noise=True)
+            middle, variance = z.mean[:, 0], z.variance[:, 0]
+        unit = predicted.standard_deviation[:, 0].double()
+        shift = unit * middle.sinh()
+        mean = shift * (variance / 2).exp()  # moments of the hyperbolic sine of a normal variable
+        deviation = unit * (0.5 * variance.expm1() * (variance.exp() * (2 * middle).cosh() + 1)).sqrt()
+        zero = torch.zeros_like(shift)
+        by_property = torch.stack([shift, zero], dim=1).float()
+        return replace(
+            predicted,
+            members=predicted.members + by_property,
+            median=predicted.median + by_property,
+            mean=torch.stack([predicted.median[:, 0] + mean.float(), predicted.mean[:, 1]], dim=1),
+            standard_deviation=torch.stack([deviation.float(), predicted.standard_deviation[:, 1]], dim=1),
+        )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything, by name; :meth:`of` makes the same process from it."""
+        own = {name: getattr(self, name).contiguous() for name in ("offset", "scale", "features", "scores")}
+        return own | {f"hyperparameters.{name}": value.contiguous() for name, value in self.hyperparameters.items()}
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor]) -> Residual:
+        """The process that :meth:`tensors` was asked of."""
+        prefix = "hyperparameters."
+        own: dict[str, Any] = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+        return cls(**own, hyperparameters={name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)})
+
+
+def description(rows: Rows, predicted: Predictions) -> torch.Tensor:
+    """``(n, d)`` float64: how the composition fits the Wyckoff positions, sizes, the cell, and what the networks say of it."""
+    log_volume, shape = cell_features(rows)
+    said = [
+        predicted.median,
+        predicted.standard_deviation.log(),
+        (predicted.strain[:, None] + SMALLEST_STRAIN).log(),
+        predicted.distance[:, None],
+    ]
+    return torch.cat([occupation_features(rows), global_features(rows), log_volume[:, None], shape, *said], dim=1).double()
+
+
+def _standardised(described: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return ((described - offset) / scale).clamp(-LARGEST, LARGEST)
