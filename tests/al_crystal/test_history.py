@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from al_crystal.crystal import Screening, Value
-from al_crystal.history import History, HistoryError, Labelled, Picks, Round, Start, read
+from al_crystal.crystal import Look, Screening, Value
+from al_crystal.history import History, HistoryError, Labelled, Picks, Round, RoundState, Start, State, read
+from al_crystal.measures import look_errors
 from al_crystal.screening import corrected_prediction
 
 from .examples import candidate, crystal, label
@@ -43,6 +44,25 @@ def test_what_is_appended_is_read_again(tmp_path):
     assert state == expected
     assert state.closed_rounds == 1
     assert [item.id for item, _ in state.rounds[0].missing()] == [item.id for item in CRYSTALS if item != CRYSTALS[2]]
+
+
+def test_what_was_passed_over_is_kept_and_an_older_history_has_none(tmp_path):
+    prediction = candidate(CRYSTALS[0]).prediction
+    energy = Value(value=0.3, level_of_theory="PBE")
+    look = Look(crystal=CRYSTALS[4], screening=Screening(formation_energy_per_atom=energy, surrogate=prediction))
+    with History(tmp_path) as history:
+        history.append(Start(campaign="abc", facts={}))
+        history.append(Picks(round=0, candidates=[candidate(CRYSTALS[0])], passed_over=[look]))
+        history.append(Labelled(round=0, attempt=0, label=label(CRYSTALS[0])))
+    state = read(tmp_path / "history.jsonl")
+    assert state.rounds[0].passed_over == [look]
+    assert state.known_ids() == {CRYSTALS[0].id}, "it may be picked in another round"
+    error = look_errors(state.rounds[0])
+    assert error is not None
+    assert (error["n"], error["mae"], error["coverage_90"]) == (1, pytest.approx(1.3), 0)
+    older = Picks(round=0, candidates=[candidate(CRYSTALS[0])]).model_dump(exclude={"passed_over"})
+    assert Picks.model_validate(older).passed_over == []
+    assert look_errors(State(rounds=[RoundState([candidate(CRYSTALS[0])])]).rounds[0]) is None
 
 
 @pytest.mark.parametrize("cut", [1, 10, 200])

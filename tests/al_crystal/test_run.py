@@ -123,6 +123,11 @@ def test_a_screened_batch_was_looked_at_and_its_control_was_not(tmp_path):
     assert "screened 3" in done.stdout
     state = read(tmp_path / "runs" / "tiny" / "history.jsonl")
     assert state.rounds[0].diagnostics["screened"] == 3
+    looked = {candidate.id for candidate in state.rounds[0].candidates if candidate.screening} | {
+        look.crystal.id for look in state.rounds[0].passed_over
+    }
+    assert len(looked) == 3 - state.rounds[0].diagnostics["screened_without_energy"]
+    assert state.rounds[0].metrics["look_errors"]["n"] == len(looked)
     for _, candidate, label in state.labelled():
         assert (candidate.screening is not None) == (candidate.arm == "gfn")
         cell = label.proposal_properties.get("formation_energy_per_atom")

@@ -7,9 +7,19 @@ import pytest
 import torch
 
 from al_crystal.acquisition import PoolPosterior
-from al_crystal.crystal import Candidate, Label, Prediction, Screening, Value
+from al_crystal.crystal import Candidate, Label, Look, Prediction, Screening, Value
 from al_crystal.objective import Objective
-from al_crystal.screening import DOUBTED, ENERGY, FEWEST, Correction, corrected, corrected_prediction, doubted, hopeful
+from al_crystal.screening import (
+    DOUBTED,
+    ENERGY,
+    FEWEST,
+    Correction,
+    corrected,
+    corrected_prediction,
+    doubted,
+    hopeful,
+    observations_of_looks,
+)
 from tests.al_crystal.examples import crystal
 
 
@@ -101,6 +111,22 @@ def test_a_look_far_above_the_surrogate_is_doubted():
     assert doubted(looks, predictions) == [3, 4]
     silent = [one.model_copy(update={"mean": {}}) for one in predictions]
     assert doubted(looks, silent) == []  # a campaign whose surrogate says nothing of energies
+
+
+def test_looks_that_were_passed_over_teach_what_a_label_would_have_found():
+    passed_over = [Look(crystal=crystal(index), screening=_screening(look, -1.0)) for index, look in enumerate((-1.0, 0.5, 4.0))]
+    raw = observations_of_looks(passed_over, None)
+    assert [row.properties[ENERGY].value for row in raw] == [-1.0, 0.5, 4.0]
+    assert {row.kind for row in raw} == {"look"}
+    assert [row.crystal.id for row in raw] == [look.crystal.id for look in passed_over] == [row.group for row in raw]
+    correction = Correction.fit(_pairs(300, 1))
+    assert correction is not None
+    means, deviations = correction([look.screening for look in passed_over])
+    rows = observations_of_looks(passed_over, correction)
+    assert [row.properties[ENERGY].value for row in rows] == pytest.approx(list(means))
+    assert [row.properties[ENERGY].standard_deviation for row in rows] == pytest.approx(list(deviations))
+    assert all(row.properties[ENERGY].level_of_theory == "potential" for row in rows)
+    assert observations_of_looks([], correction) == []
 
 
 def test_a_screening_survives_the_history():

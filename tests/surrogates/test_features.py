@@ -3,11 +3,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from al_crystal.crystal import ELEMENTS, Crystal, CrystalBatch, expected_volume_per_atom
-from surrogates.features import Rows, cell_features, element_table, space_group_table, space_groups
+from surrogates.features import Rows, cell_features, element_table, occupation_features, space_group_table, space_groups
 from surrogates.inputs import Inputs
 from tests.surrogates.helpers import CRYSTALS, ORTHORHOMBIC, PEROVSKITE, ROCK_SALT, batch
 
@@ -116,3 +116,21 @@ def test_elements_beyond_the_table_are_refused():
         Rows.from_batch(
             CrystalBatch.from_crystals([Crystal(space_group=1, composition={"Cn": 1}, lattice_parameters=(3, 3, 3, 90, 90, 90))])
         )
+
+
+@settings(deadline=None)  # PyXtal takes its time with a group that it sees for the first time
+@given(crystals)
+def test_occupation_compares_counts_with_the_multiplicities_of_pyxtal(crystal):
+    from pyxtal.symmetry import Group
+
+    positions = list(Group(crystal.space_group))
+    sizes = [position.multiplicity for position in positions]
+    free = min(position.multiplicity for position in positions if position.get_dof() > 0)
+    fixed = sum(position.get_dof() == 0 for position in positions)
+    counts = list(crystal.composition.values())
+    found = occupation_features(Rows.from_batch(CrystalBatch.from_crystals([crystal])))[0].tolist()
+    orbits = [count / max(sizes) for count in counts]
+    multiplicities = [min(sizes), free, max(sizes), max(sizes) / min(sizes), len(sizes)]
+    logs = np.log([*multiplicities, min(orbits), sum(orbits) / len(counts), max(orbits), sum(counts)])
+    broken = sum(count % max(sizes) != 0 for count in counts)
+    assert found == pytest.approx([*logs, fixed, broken, sum(count < free for count in counts), len(counts)], abs=1e-4)

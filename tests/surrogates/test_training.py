@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -177,3 +179,32 @@ def test_random_cells_have_the_volume_asked_for(system):
 
     generator = np.random.default_rng(0)
     assert all(cell_volume(random_cell(system, 123.0, generator).tolist()) == pytest.approx(123.0) for _ in range(50))
+
+
+def looks(number):
+    """Rock salt at many sizes, 2 eV/atom above what labels say."""
+    cells = [stretched(ROCK_SALT, 1 + 0.002 * step) for step in range(number)]
+    return [observation(cell, energy=1.5, group=f"look-{step}", kind="look") for step, cell in enumerate(cells)]
+
+
+def test_looks_teach_the_residual_and_no_network(labels):
+    start = small_ensemble()
+    without, with_looks = (fine_tune(start, [*labels, *more], WARM, seed=0) for more in ([], looks(40)))
+    assert without.residual is None  # relaxed cells are not proposals
+    assert with_looks.residual is not None
+    assert torch.equal(with_looks.networks[0].head_weight, without.networks[0].head_weight)
+    cells = batch([row.crystal for row in looks(40)])
+    bare = replace(with_looks, residual=None).predict(cells).median[:, 0]
+    assert torch.equal(bare, without.predict(cells).median[:, 0])
+    assert float((with_looks.predict(cells).median[:, 0] - 1.5).abs().mean()) < 0.1 * float((bare - 1.5).abs().mean())
+
+
+def test_labels_of_proposed_cells_teach_the_residual_by_the_network_that_did_not_learn_them(labels):
+    proposals = [row.model_copy(update={"kind": "proposal"}) for row in labels]
+    crowd = [row.model_copy(update={"group": f"{row.group}-{copy}"}) for row in proposals for copy in range(2)]
+    made = fine_tune(small_ensemble(), crowd, WARM, seed=0)
+    assert made.residual is not None
+    assert len(made.residual.scores) == len(crowd)
+    again = fine_tune(made, crowd, WARM, seed=0)  # a warm start: the residual is learned anew, not on top of itself
+    assert again.residual is not None
+    assert len(again.residual.scores) == len(crowd)

@@ -1,0 +1,123 @@
+"""The process on the networks' residuals, on crystals whose true cost is known because the tests make it up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from al_crystal.crystal import Crystal, CrystalBatch
+from surrogates.ensemble import Ensemble
+from surrogates.features import Rows, occupation_features
+from surrogates.residual import FEWEST, Residual, description
+from tests.surrogates.helpers import batch, small_ensemble
+
+GROUPS = (1, 2, 14, 62, 114, 150)
+
+
+def proposals(number: int, seed: int) -> Rows:
+    """Random ternary crystals in a few groups, their counts as they come."""
+    generator = np.random.default_rng(seed)
+    crystals = []
+    for _ in range(number):
+        symbols = generator.choice(["Li", "Na", "K", "Mg", "Ca", "Zn", "Ga", "Si", "S", "Se", "Cl", "Br", "O"], 3, replace=False)
+        composition = {str(symbol): int(generator.integers(1, 9)) for symbol in symbols}
+        edge = (20.0 * sum(composition.values())) ** (1 / 3)
+        group = int(generator.choice(GROUPS))
+        gamma = 120 if group == 150 else 90
+        crystals.append(Crystal(space_group=group, composition=composition, lattice_parameters=(edge, edge, edge, 90, 90, gamma)))
+    return Rows.from_batch(CrystalBatch.from_crystals(crystals))
+
+
+def cost(rows: Rows) -> torch.Tensor:
+    """eV/atom: a whole one for every element that does not fill general positions."""
+    return occupation_features(rows)[:, -3].clamp(max=3)
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[Ensemble, Ensemble]:
+    """An ensemble, and the same with what two hundred measured cells have taught."""
+    start, rows = small_ensemble(), proposals(200, 0)
+    noise = 0.05 * torch.randn(len(rows), generator=torch.Generator().manual_seed(0))
+    return start, replace(start, residual=Residual.fit(rows, start.predict_rows(rows), cost(rows) + noise))
+
+
+def test_a_cost_that_depends_on_the_occupation_is_found_in_other_compositions(learned):
+    start, tuned = learned
+    rows = proposals(300, 1)
+    before, after = start.predict_rows(rows), tuned.predict_rows(rows)
+    truth = before.median[:, 0] + cost(rows)
+    error = (after.median[:, 0] - truth).abs()
+    assert error.mean() < 0.3 * cost(rows).mean()
+    assert ((after.mean[:, 0] - truth).abs() <= 1.645 * after.standard_deviation[:, 0]).float().mean() > 0.85
+
+
+def test_mean_and_deviation_are_those_of_the_belief(learned):
+    start, tuned = learned
+    rows = proposals(8, 2)
+    before, after = start.predict_rows(rows), tuned.predict_rows(rows)
+    residual = tuned.residual
+    described = ((description(rows, before) - residual.offset) / residual.scale).clamp(-4, 4)
+    z = residual._model.posterior(described, observation_noise=True)
+    middle, width = z.mean[:, 0].detach(), z.variance[:, 0].detach().sqrt()
+    drawn = middle + width * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    energies = before.median[:, 0] + before.standard_deviation[:, 0] * drawn.sinh()
+    assert torch.allclose(energies.median(0).values.float(), after.median[:, 0], atol=0.02)
+    assert torch.allclose(energies.mean(0).float(), after.mean[:, 0], rtol=0.02, atol=0.02)
+    assert torch.allclose(energies.std(0).float(), after.standard_deviation[:, 0], rtol=0.05)
+
+
+def test_gaps_distances_and_strains_stay_and_members_move_with_the_median(learned):
+    start, tuned = learned
+    rows = proposals(20, 3)
+    before, after = start.predict_rows(rows), tuned.predict_rows(rows)
+    for name in ("mean", "median", "standard_deviation"):
+        assert torch.equal(getattr(before, name)[:, 1], getattr(after, name)[:, 1])
+    assert torch.equal(before.distance, after.distance)
+    assert torch.equal(before.strain, after.strain)
+    moved = after.members - before.members
+    assert torch.allclose(moved[:, :, 0], (after.median - before.median)[:, 0].expand(len(moved), -1), atol=1e-5)
+    assert not moved[:, :, 1].any()
+
+
+def test_far_from_everything_measured_there_is_no_correction_by_crystal(learned):
+    """Cells hundreds of times too large: what is left is how wrong the ensemble was on average, the same for all."""
+    start, tuned = learned
+    rows = proposals(50, 4)
+    far = replace(rows, lattice_parameters=rows.lattice_parameters * torch.tensor([9.0, 9, 9, 1, 1, 1]))
+    near_shift, far_shift = (
+        ((tuned.predict_rows(r).median - start.predict_rows(r).median)[:, 0] / start.predict_rows(r).standard_deviation[:, 0]).asinh()
+        for r in (rows, far)
+    )
+    assert far_shift.std() < near_shift.std()
+
+
+def test_few_measured_cells_teach_nothing():
+    start, rows = small_ensemble(), proposals(FEWEST, 5)
+    predicted = start.predict_rows(rows)
+    assert Residual.fit(rows, predicted, torch.zeros(FEWEST)) is not None
+    assert Residual.fit(rows, predicted, torch.cat([torch.zeros(FEWEST - 1), torch.tensor([torch.nan])])) is None
+
+
+def test_what_is_saved_says_the_same(learned, tmp_path):
+    _, tuned = learned
+    rows = proposals(40, 6)
+    tuned.save(tmp_path)
+    loaded = Ensemble.load(tmp_path, precision="float32")
+    half = Ensemble.load(tmp_path, precision="float32")
+    assert torch.equal(loaded.predict_rows(rows).mean, half.predict_rows(rows).mean)
+    assert loaded.residual is not None
+    again = replace(loaded, residual=tuned.residual).predict_rows(rows)  # networks are kept in half precision, the residual as it is
+    assert torch.equal(again.mean, loaded.predict_rows(rows).mean)
+    assert torch.equal(again.standard_deviation, loaded.predict_rows(rows).standard_deviation)
+
+
+def test_a_crystal_is_judged_by_itself(learned):
+    _, tuned = learned
+    rows = proposals(30, 7)
+    together = tuned.predict_rows(rows).mean
+    alone = torch.cat([tuned.predict_rows(rows[torch.tensor([index])]).mean for index in range(len(rows))])
+    assert torch.allclose(together, alone, atol=1e-4)
+    assert tuned.predict(batch()).mean.isfinite().all()
