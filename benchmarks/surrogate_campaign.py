@@ -78,10 +78,12 @@ def looked_at(entry: RoundState, ensemble: Ensemble, first: Ensemble) -> dict[st
         "looked at: error": float(np.abs(error).mean()),
         "looked at: standard error": float(np.abs(error).std(ddof=1) / np.sqrt(len(pairs))),
         "looked at: median": float(np.median(np.abs(error))),
+        "looked at: cut off at 1": float(np.abs(error).clip(max=1).mean()),
         "looked at: bias": float(error.mean()),
         "looked at: off by more than 1": float((np.abs(error) > 1).mean()),
         "looked at: within 90 %": float(inside.mean()),
         "looked at: error, first ensemble": float(np.abs(began).mean()),
+        "looked at: cut off at 1, first ensemble": float(np.abs(began).clip(max=1).mean()),
         "looked at: median, first ensemble": float(np.median(np.abs(began))),
     }
 
@@ -124,10 +126,9 @@ def main(
     same = last["energy in the proposed cell"] / last["energy, first ensemble"]
     typer.echo(f"belief over first ensemble, on the crystals of the last round: {same:.2f}")
     if "looked at: error" in last:
-        mean, middle = (last[f"looked at: {kind}"] / last[f"looked at: {kind}, first ensemble"] for kind in ("error", "median"))
-        typer.echo(
-            f"surrogate alone over first ensemble, on what was looked at in the last round: mean {mean:.2f}, median {middle:.2f}"
-        )
+        kinds = ("error", "cut off at 1", "median")
+        over = "  ".join(f"{kind} {last[f'looked at: {kind}'] / last[f'looked at: {kind}, first ensemble']:.2f}" for kind in kinds)
+        typer.echo(f"surrogate alone over first ensemble, on what was looked at in the last round: {over}")
     if output:
         output.write_text(
             json.dumps({"rounds": rows, "last over first": ratios, "over first ensemble, same crystals": same}, indent=1) + "\n"

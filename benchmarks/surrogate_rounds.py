@@ -4,10 +4,11 @@ Usage: python benchmarks/surrogate_rounds.py --data FOLDER --shift MODULE:FUNCTI
 [--history RUN/history.jsonl] [--seeds 3] [--output FILE.json]
 
 With ``--labels`` (of ``python -m oracles.label CRYSTALS --output LABELS``) or ``--history`` (of a campaign) the crystals are
-generated ones. They are split by chemical system: a share is kept apart from all rounds and tested on, the others are learned in five equal
-rounds; every seed splits anew. Without either, crystals of WBM stand in (made by element substitution, DFT labels, no row of it in
-pretraining). Forgetting is measured on 4,000 real crystals of folds 0-1. Errors are as served; those of generated crystals at the level
-of theory of their labels (correction as learned, none before).
+generated ones, a campaign's looks at crystals that it passed over among them. They are split by chemical system: a share is kept apart
+from all rounds and tested on, the others are learned in five equal rounds; every seed splits anew. Without either, crystals of WBM stand
+in (made by element substitution, DFT labels, no row of it in pretraining). Forgetting is measured on 4,000 real crystals of folds 0-1.
+Errors are of best guesses, as served; those of generated crystals at the level of theory of their labels (correction as learned, none
+before).
 """
 
 from __future__ import annotations
@@ -50,10 +51,18 @@ def wbm_observations(data: Path, number: int, seed: int, shift: Shift | None) ->
 
 
 def history_observations(file: Path) -> list[Observation]:
-    """The observations of a campaign in the order they were labelled."""
+    """What a campaign measured, round by round: its labels, and its looks at crystals that were passed over."""
     from al_crystal.history import read
+    from al_crystal.screening import Correction, observations_of_looks
 
-    return list(read(file).observations())
+    state = read(file)
+    labelled = list(state.labelled())
+    correction = Correction.fit((candidate, label) for _, candidate, label in labelled)
+    found: list[Observation] = []
+    for number, entry in enumerate(state.rounds):
+        found += [row for at, candidate, label in labelled if at == number for row in label.observations(candidate.crystal)]
+        found += observations_of_looks(entry.passed_over, correction)
+    return found
 
 
 def label_observations(labels: Path, crystals: Path) -> list[Observation]:
@@ -69,7 +78,7 @@ def split(observations: list[Observation], seed: int, share: float) -> tuple[lis
     """Learned and tested rows: whole chemical systems (those of the proposals) are kept apart, about ``share`` of them."""
     system: dict[str, str] = {}
     for row in observations:
-        if row.kind == "proposal" or row.group not in system:
+        if row.kind in ("proposal", "look") or row.group not in system:
             system[row.group] = row.crystal.chemical_system
 
     def apart(row: Observation) -> bool:
@@ -85,11 +94,11 @@ def error(ensemble: Ensemble, table: Table, column: int) -> float:
 
 
 def generated_errors(ensemble: Ensemble, rows: list[Observation]) -> dict[str, float]:
-    """Mean absolute error on generated crystals: energies of proposed and of relaxed cells, gaps."""
+    """Errors of best guesses about generated crystals: energies of proposed cells (of labels and of looks) and of relaxed ones, gaps."""
     found: dict[str, list[float]] = {}
     for level in sorted({value.level_of_theory for row in rows for name, value in row.properties.items() if name in PROPERTIES}):
         known = level if level in (REFERENCE_LEVEL, *ensemble.levels) else None
-        predicted = ensemble.predict(CrystalBatch.from_crystals([row.crystal for row in rows]), known).mean
+        predicted = ensemble.predict(CrystalBatch.from_crystals([row.crystal for row in rows]), known).median
         for row, values in zip(rows, predicted.tolist(), strict=True):
             for name, value in zip(PROPERTIES, values, strict=True):
                 label = row.properties.get(name)
