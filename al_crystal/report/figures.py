@@ -114,9 +114,22 @@ def parity(table: pd.DataFrame, name: str) -> go.Figure:
 
 
 def errors_by_round(state: State) -> go.Figure:
-    """Mean absolute error of the predictions that each batch was picked on, by property."""
+    """Mean absolute error of the predictions that each batch was picked on, by property, and of the surrogate alone about all looks."""
     figure = go.Figure()
-    closed = [(number, entry.metrics["prediction_errors"]) for number, entry in enumerate(state.rounds) if entry.metrics is not None]
+    metrics = [(number, entry.metrics) for number, entry in enumerate(state.rounds) if entry.metrics is not None]
+    closed = [(number, found["prediction_errors"]) for number, found in metrics]
+    looked = [(number, found["look_errors"]) for number, found in metrics if found.get("look_errors")]
+    if looked:
+        figure.add_scatter(
+            x=[number for number, _ in looked],
+            y=[error["mae"] for _, error in looked],
+            mode="lines+markers",
+            name=f"{axis_title('formation_energy_per_atom')}, surrogate alone, all that was looked at",
+            line={"color": "#9aa3ad", "dash": "dot"},
+            text=[
+                f"n = {error['n']}, median {error['median']:.3f}, {error['coverage_90']:.0%} within 90 % intervals" for _, error in looked
+            ],
+        )
     names = sorted({name for _, errors in closed for name in errors})
     for name, colour in zip(names, ["#d9742b", "#2a6fdb", "#4b9560", "#8a5fbf"], strict=False):
         points = [(number, errors[name]) for number, errors in closed if name in errors]

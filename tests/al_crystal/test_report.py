@@ -1,7 +1,8 @@
 import numpy as np
 import pandas as pd
 
-from al_crystal.report.figures import looks
+from al_crystal.history import RoundState, State
+from al_crystal.report.figures import errors_by_round, looks
 
 
 def test_looks_are_held_against_labels_of_the_proposed_cell_round_by_round():
@@ -21,3 +22,13 @@ def test_looks_are_held_against_labels_of_the_proposed_cell_round_by_round():
     np.testing.assert_allclose(lines["the look"].y, [0.2, 0.1])
     np.testing.assert_allclose(lines["the belief it was picked on"].y, [0.1, 0.05])
     assert list(lines["the look"].text) == ["n = 2", "n = 1"]
+
+
+def test_errors_by_round_show_what_was_looked_at_where_anything_was():
+    error = {"n": 9, "mae": 0.3, "median": 0.1, "bias": -0.2, "coverage_90": 0.8}
+    older = RoundState([], metrics={"prediction_errors": {"band_gap": error}})  # closed before looks were measured
+    newer = RoundState([], metrics={"prediction_errors": {"band_gap": error}, "look_errors": error | {"mae": 0.5}})
+    assert len(errors_by_round(State(rounds=[older])).data) == 1
+    dotted, solid = errors_by_round(State(rounds=[older, newer])).data
+    assert (list(dotted.x), list(dotted.y)) == ([1], [0.5])
+    assert (list(solid.x), list(solid.y)) == ([0, 1], [0.3, 0.3])
