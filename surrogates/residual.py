@@ -3,7 +3,7 @@
 The networks learned from crystals whose atoms have room. A proposal may ask for a space group, a composition and a cell that leave the
 atoms none, and then its energy lies electronvolts above what networks without atoms believe. A campaign measures energies of proposed
 cells, labels and first looks; from them the process learns where the networks are wrong. It learns the residual in units of the ensemble's
-own standard deviation, in logarithms where it is large::
+own standard deviation, in logarithms where it is large, and of very large ones only that they are::
 
     z = asinh((label - median) / standard deviation),    z ~ GP(occupation, sizes, cell, prediction)
 
@@ -32,6 +32,8 @@ FEWEST = 30
 """Measured cells; with fewer there is no residual."""
 MOST = 2000
 """The latest so many measured cells are learned: the price of an exact process grows with their third power."""
+LARGEST_SCORE = 3.0
+"""A z beyond this, ten standard deviations, counts as this: how hopeless a hopeless cell is would only widen all intervals."""
 ITERATIONS = 60
 """Of the search for the hyperparameters; their values hardly move beyond."""
 LARGEST = 4.0
@@ -67,7 +69,7 @@ class Residual:
             return None
         described = description(rows, predicted)[known]
         offset, scale = described.mean(0), described.std(0).clamp(min=1e-6)
-        scores = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double())[known]
+        scores = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double())[known].clamp(-LARGEST_SCORE, LARGEST_SCORE)
         made = cls(offset, scale, _standardised(described, offset, scale), scores, {})
         return replace(made, hyperparameters=made._fitted())
 
