@@ -37,9 +37,10 @@ def desirability_of(objective: Objective, label: Label) -> float:
 def prediction_errors(candidates: list[Candidate], labels: dict[str, Label]) -> dict[str, dict[str, float]]:
     """Error of the frozen predictions against the labels, by property: n, mae, median, bias (predicted - labelled), coverage_90.
 
-    A prediction is of the crystal in the cell it states, so it is held against the proposal's own label where there is one.
+    A prediction is of the crystal in the cell it states, so it is held against the proposal's own label where there is one. Labels have
+    errors too, those of gaps larger ones than most predictions: the 90 % interval is that of both together.
     """
-    pairs: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[float, float, float]]] = {}
     for candidate in candidates:
         label = labels.get(candidate.id)
         if label is None or label.status != "ok":
@@ -47,8 +48,9 @@ def prediction_errors(candidates: list[Candidate], labels: dict[str, Label]) -> 
         for name, mean in candidate.prediction.mean.items():
             value = label.proposal_properties.get(name) or label.properties.get(name)
             if value is not None:
-                pairs.setdefault(name, []).append((mean - value.value, candidate.prediction.standard_deviation[name]))
-    return {name: _summary(rows) for name, rows in pairs.items()}
+                noise = value.standard_deviation or 0.0
+                found.setdefault(name, []).append((mean - value.value, candidate.prediction.standard_deviation[name], noise))
+    return {name: _summary(rows) for name, rows in found.items()}
 
 
 def look_errors(entry: RoundState) -> dict[str, float] | None:
@@ -61,13 +63,15 @@ def look_errors(entry: RoundState) -> dict[str, float] | None:
     for screening in [*picked, *(look.screening for look in entry.passed_over)]:
         mean, deviation = (getattr(screening.surrogate, kind).get(ENERGY) for kind in ("mean", "standard_deviation"))
         if mean is not None and deviation is not None:
-            rows.append((mean - screening.formation_energy_per_atom.value, deviation))
+            look = screening.formation_energy_per_atom
+            rows.append((mean - look.value, deviation, look.standard_deviation or 0.0))
     return _summary(rows) if rows else None
 
 
-def _summary(rows: list[tuple[float, float]]) -> dict[str, float]:
-    """Of (error, standard deviation) pairs."""
-    error, deviation = np.array(rows).T
+def _summary(rows: list[tuple[float, float, float]]) -> dict[str, float]:
+    """Of errors, standard deviations of the predictions, and of the labels."""
+    error, predicted, noise = np.array(rows).T
+    deviation = np.hypot(predicted, noise)
     return {
         "n": len(rows),
         "mae": float(np.abs(error).mean()),

@@ -31,21 +31,23 @@ from surrogates.wrong_cells import load_function
 if TYPE_CHECKING:
     import pandas as pd
 
+    from al_crystal.crystal import Label
     from al_crystal.history import RoundState
 
 ENERGY, GAP = "formation_energy_per_atom", "band_gap"
 
 
-def measured(picks: pd.DataFrame, first: Ensemble) -> dict[str, float]:
+def measured(picks: pd.DataFrame, labels: dict[str, Label], first: Ensemble) -> dict[str, float]:
     """Errors of the predictions made before labelling, on the ``ok`` labels of one round that state an energy in the proposed cell."""
     picks = picks[picks[f"proposal_{ENERGY}"].notna()]
+    noise = [labels[crystal].proposal_properties[ENERGY].standard_deviation or 0.0 for crystal in picks["id"]]
     alone = picks[f"surrogate_{ENERGY}"] if f"surrogate_{ENERGY}" in picks else picks[f"predicted_{ENERGY}"]
     alone = alone.fillna(picks[f"predicted_{ENERGY}"]) - picks[f"proposal_{ENERGY}"]
     began = first.predict(CrystalBatch.from_crystals(crystals_from_frame(picks))).mean[:, 0].numpy() - picks[f"proposal_{ENERGY}"]
     cell = picks[f"predicted_{ENERGY}"] - picks[f"proposal_{ENERGY}"]
     relaxed = picks[f"predicted_{ENERGY}"] - picks[f"labelled_{ENERGY}"]
     gap = picks[f"predicted_{GAP}"] - picks[f"labelled_{GAP}"]
-    inside = cell.abs() <= 1.6449 * picks[f"predicted_{ENERGY}_std"]
+    inside = cell.abs() <= 1.6449 * np.hypot(picks[f"predicted_{ENERGY}_std"], noise)
     looks = picks[f"screened_{ENERGY}"] - picks[f"proposal_{ENERGY}"] if f"screened_{ENERGY}" in picks else None
     above = {} if looks is None else {"look above the label": float(looks.mean()), "median of that": float(looks.median())}
     return above | {
@@ -72,7 +74,8 @@ def looked_at(entry: RoundState, ensemble: Ensemble, first: Ensemble) -> dict[st
     predicted = ensemble.predict(batch)
     error = predicted.median[:, 0].numpy() - looks
     began = first.predict(batch).median[:, 0].numpy() - looks
-    inside = np.abs(predicted.mean[:, 0].numpy() - looks) <= 1.6449 * predicted.standard_deviation[:, 0].numpy()
+    noise = [screening.formation_energy_per_atom.standard_deviation or 0.0 for _, screening in pairs]
+    inside = np.abs(predicted.mean[:, 0].numpy() - looks) <= 1.6449 * np.hypot(predicted.standard_deviation[:, 0].numpy(), noise)
     return {
         "looked at": len(pairs),
         "looked at: error": float(np.abs(error).mean()),
@@ -107,7 +110,7 @@ def main(
     real = real_tables(data, load_function(shift) if shift else None) if data else []
     rows = []
     for number, picks in frame.groupby("round"):
-        row = {"round": float(number)} | measured(picks, began)
+        row = {"round": float(number)} | measured(picks, state.rounds[int(number)].labels, began)
         diagnostics = state.rounds[int(number)].diagnostics
         ensemble = Ensemble.load(run / f"round-{number:03d}" / "surrogate")
         if "screened" in diagnostics:

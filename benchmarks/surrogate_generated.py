@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from al_crystal.config import load
-from al_crystal.crystal import Crystal, CrystalBatch, crystals_from_frame
+from al_crystal.crystal import Crystal, CrystalBatch, Value, crystals_from_frame
 from al_crystal.seeds import rng
 from benchmarks.surrogate_residual import errors
 from oracles.engines import make_engine
@@ -59,17 +59,18 @@ def main(
     rows = []
     for at in rounds:
         crystals = sample(run, at, number)
-        found: dict[str, float] = {}
+        found: dict[str, Value] = {}
         for attempt in range(LOOKS):
             for label in engine.run(screener, [(crystal, attempt) for crystal in crystals]):
-                if ENERGY in label.proposal_properties:
-                    look = label.proposal_properties[ENERGY].value
-                    found[label.crystal_id] = min(look, found.get(label.crystal_id, np.inf))
+                look = label.proposal_properties.get(ENERGY)
+                if look is not None and (label.crystal_id not in found or look.value < found[label.crystal_id].value):
+                    found[label.crystal_id] = look
         known = [crystal for crystal in crystals if crystal.id in found]
-        batch, energies = CrystalBatch.from_crystals(known), np.array([found[crystal.id] for crystal in known])
-        own = errors(Ensemble.load(run / f"round-{at:03d}" / "surrogate").predict(batch), energies)
+        batch, values = CrystalBatch.from_crystals(known), [found[crystal.id] for crystal in known]
+        truth = np.array([value.value for value in values]), np.array([value.standard_deviation or 0.0 for value in values])
+        own = errors(Ensemble.load(run / f"round-{at:03d}" / "surrogate").predict(batch), *truth)
         row = {"round": float(at), "n": float(len(known)), "without an energy": float(len(crystals) - len(known))} | own
-        row |= {f"{name}, first ensemble": value for name, value in errors(began.predict(batch), energies).items()}
+        row |= {f"{name}, first ensemble": value for name, value in errors(began.predict(batch), *truth).items()}
         rows.append(row)
         typer.echo("  ".join(f"{name} {value:.3f}".replace(".000", "") for name, value in row.items()))
     ratios = {name: rows[-1][name] / rows[0][name] for name in ("mean", "cut off at 1", "median")}

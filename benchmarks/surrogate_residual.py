@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 
-from al_crystal.crystal import Crystal, CrystalBatch
+from al_crystal.crystal import Crystal, CrystalBatch, Value
 from al_crystal.history import read
 from al_crystal.seeds import rng
 from surrogates.ensemble import Ensemble, Predictions
@@ -32,15 +32,17 @@ PARTS = 5
 SIZES = (100, 200, 400, 800, 1600)
 
 
-def looks(runs: list[Path]) -> tuple[list[Crystal], np.ndarray]:
-    """Every crystal that the runs looked at, once, and the formation energy (eV/atom) that the look reached."""
-    found: dict[str, tuple[Crystal, float]] = {}
+def looks(runs: list[Path]) -> tuple[list[Crystal], np.ndarray, np.ndarray]:
+    """Every crystal that the runs looked at, once; the formation energy (eV/atom) that the look reached, and its standard deviation."""
+    found: dict[str, tuple[Crystal, Value]] = {}
     for run in runs:
         for entry in read(run / "history.jsonl").rounds:
             picked = [(candidate.crystal, candidate.screening) for candidate in entry.candidates if candidate.screening is not None]
             for crystal, screening in [*picked, *((look.crystal, look.screening) for look in entry.passed_over)]:
-                found[crystal.id] = (crystal, screening.formation_energy_per_atom.value)
-    return [crystal for crystal, _ in found.values()], np.array([energy for _, energy in found.values()])
+                found[crystal.id] = (crystal, screening.formation_energy_per_atom)
+    values = [value for _, value in found.values()]
+    noise = np.array([value.standard_deviation or 0.0 for value in values])
+    return [crystal for crystal, _ in found.values()], np.array([value.value for value in values]), noise
 
 
 def part_of(crystal: Crystal) -> int:
@@ -48,13 +50,13 @@ def part_of(crystal: Crystal) -> int:
     return int(hashlib.md5(f"residual {crystal.chemical_system}".encode()).hexdigest(), 16) % PARTS
 
 
-def errors(predicted: Predictions, energies: np.ndarray) -> dict[str, float]:
-    """Of best guesses and intervals."""
+def errors(predicted: Predictions, energies: np.ndarray, noise: np.ndarray) -> dict[str, float]:
+    """Of best guesses and intervals about energies with standard deviations ``noise``."""
     from scipy.stats import spearmanr
 
     error = np.abs(predicted.median[:, 0].numpy() - energies)
     deviation = predicted.standard_deviation[:, 0].numpy()
-    inside = np.abs(predicted.mean[:, 0].numpy() - energies) <= 1.6449 * deviation
+    inside = np.abs(predicted.mean[:, 0].numpy() - energies) <= 1.6449 * np.hypot(deviation, noise)
     return {
         "mean": float(error.mean()),
         "cut off at 1": float(np.minimum(error, 1).mean()),
@@ -78,13 +80,13 @@ def main(
 ) -> None:
     """Print one line for each number of learned cells."""
     torch.set_num_threads(1)
-    crystals, energies = looks(runs)
+    crystals, energies, noise = looks(runs)
     rows = Rows.from_batch(CrystalBatch.from_crystals(crystals))
     part = np.array([part_of(crystal) for crystal in crystals])
     ensemble = Ensemble.pretrained()
     alone = ensemble.predict_rows(rows)
     residuals = torch.tensor(energies) - alone.median[:, 0]
-    table = [{"learned": 0.0} | errors(alone, energies)]
+    table = [{"learned": 0.0} | errors(alone, energies, noise)]
     typer.echo(f"{len(crystals)} crystals, {len({crystal.chemical_system for crystal in crystals})} chemical systems")
     for size in SIZES:
         if size > min((part != number).sum() for number in range(PARTS)):
@@ -99,7 +101,7 @@ def main(
                 own = np.nonzero(part == number)[0]
                 tested.append(replace(ensemble, residual=fitted).predict_rows(rows[torch.tensor(own)]))
                 order.append(own)
-            found.append(errors(joined(tested, np.concatenate(order)), energies))
+            found.append(errors(joined(tested, np.concatenate(order)), energies, noise))
         row = {"learned": float(size), "CPU s a fit": (time.process_time() - start) / (PARTS * seeds)}
         for name in found[0]:
             values = [one[name] for one in found]

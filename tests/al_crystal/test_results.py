@@ -85,6 +85,14 @@ def test_errors_are_of_the_cell_that_was_predicted():
     assert errors["band_gap"]["coverage_90"] == 0.0
 
 
+def test_an_interval_is_as_wide_as_prediction_and_label_together_are_uncertain():
+    made = label(CRYSTALS[0], gap=1.3)
+    noisy = made.properties["band_gap"].model_copy(update={"standard_deviation": 0.4})
+    labels = {CRYSTALS[0].id: made.model_copy(update={"properties": made.properties | {"band_gap": noisy}})}
+    assert prediction_errors([candidate(CRYSTALS[0], gap=1.0)], labels)["band_gap"]["coverage_90"] == 1.0
+    assert prediction_errors([candidate(CRYSTALS[0], gap=0.5)], labels)["band_gap"]["coverage_90"] == 0.0
+
+
 def test_exports_are_read_by_others(run):
     campaign, state = run
     table = ranking(campaign, state)
