@@ -135,16 +135,15 @@ class Loop:
         best = max((desirability_of(objective, label) for _, _, label in self.history.state.labelled()), default=0.0)
         posterior = beliefs.posterior(CrystalBatch.from_crystals(pool))
         acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
-        looked: dict[str, Crystal] = {}
+        looked: list[Crystal] = []
         screened: dict[str, tuple[Prediction, Screening]] = {}
         diagnostics: dict[str, Any] = {}
         if selection.screened:
             rows = shortlist(acquisition, pool, selection.screened, selection)
-            pool, posterior, screened, diagnostics = self.screen(number, beliefs, [pool[row] for row in rows], posterior[rows])
-            looked = {crystal.id: crystal for crystal in pool}
+            looked, posterior, screened, diagnostics = self.screen(number, beliefs, [pool[row] for row in rows], posterior[rows])
             rows = hopeful(objective, posterior, fewest=selection.batch_size - len(randoms))
-            diagnostics["screened_without_hope"] = len(pool) - len(rows)
-            pool, posterior = [pool[row] for row in rows], posterior[rows]
+            diagnostics["screened_without_hope"] = len(looked) - len(rows)
+            pool, posterior = [looked[row] for row in rows], posterior[rows]
             acquisition = acquisition_function(selection, objective, posterior, best, seed=self.seed(number, "acquisition"))
         picks = choose(acquisition, pool, selection.batch_size - len(randoms), selection, taken=[*seeds, *randoms])
         values = {pool[pick.row].id: pick.value for pick in picks}
@@ -155,7 +154,7 @@ class Loop:
             *_candidates(beliefs, randoms, "random", lambda crystal: "control, drawn uniformly from the space"),
             *(_screened(candidate, *screened[candidate.id]) if candidate.id in screened else candidate for candidate in chosen),
         ]
-        passed_over = [Look(crystal=looked[id], screening=screening) for id, (_, screening) in screened.items() if id not in values]
+        passed_over = [Look(crystal=crystal, screening=screened[crystal.id][1]) for crystal in looked if crystal.id not in values]
         return Picks(round=number, candidates=candidates, passed_over=passed_over, diagnostics=diagnostics)
 
     def screen(
