@@ -7,7 +7,9 @@ own standard deviation, in logarithms where it is large, and of very large ones 
 
     z = asinh((label - median) / standard deviation),    z ~ GP(occupation, sizes, cell, prediction)
 
-so that far from everything measured the ensemble's belief is what it was, wider or narrower by as much as it was wrong on average.
+so that far from everything measured the ensemble's belief is what it was, wider or narrower by as much as it was wrong on average. A lack
+of room only costs: where the process would put an energy lower than the networks do it leaves it where it is (labels teach the networks
+themselves to go lower), for a sampler finds every crystal about which a correction is optimistic.
 The model is BoTorch's ``SingleTaskGP`` with its priors (Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
 ICML 2024).
 """
@@ -101,14 +103,15 @@ class Residual:
         return model.eval()
 
     def __call__(self, rows: Rows, predicted: Predictions) -> Predictions:
-        """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``.
+        """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``,
+        with the middle of z not below 0.
 
         Members move with the median. Gaps, distances and strains stay.
         """
         described = _standardised(description(rows, predicted), self.offset, self.scale)
         with torch.no_grad():
             z = self._model.posterior(described, observation_noise=True)
-            middle, variance = z.mean[:, 0], z.variance[:, 0]
+            middle, variance = z.mean[:, 0].clamp(min=0), z.variance[:, 0]
         unit = predicted.standard_deviation[:, 0].double()
         shift = unit * middle.sinh()
         mean = shift * (variance / 2).exp()  # moments of the hyperbolic sine of a normal variable

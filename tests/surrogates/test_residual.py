@@ -61,12 +61,22 @@ def test_mean_and_deviation_are_those_of_the_belief(learned):
     residual = tuned.residual
     described = ((description(rows, before) - residual.offset) / residual.scale).clamp(-4, 4)
     z = residual._model.posterior(described, observation_noise=True)
-    middle, width = z.mean[:, 0].detach(), z.variance[:, 0].detach().sqrt()
+    middle, width = z.mean[:, 0].detach().clamp(min=0), z.variance[:, 0].detach().sqrt()
     drawn = middle + width * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     energies = before.median[:, 0] + before.standard_deviation[:, 0] * drawn.sinh()
     assert torch.allclose(energies.median(0).values.float(), after.median[:, 0], atol=0.02)
     assert torch.allclose(energies.mean(0).float(), after.mean[:, 0], rtol=0.02, atol=0.02)
     assert torch.allclose(energies.std(0).float(), after.standard_deviation[:, 0], rtol=0.05)
+
+
+def test_no_correction_is_optimistic():
+    start, rows, others = small_ensemble(), proposals(100, 10), proposals(50, 11)
+    tuned = replace(start, residual=Residual.fit(rows, start.predict_rows(rows), -cost(rows)))
+    before, after = start.predict_rows(others), tuned.predict_rows(others)
+    moved = (after.median - before.median)[:, 0]
+    assert (moved >= 0).all()
+    assert moved[cost(others) > 0].max() == 0, "these were measured far below what the networks say"
+    assert (after.standard_deviation[:, 0] > 0).all()
 
 
 def test_gaps_distances_and_strains_stay_and_members_move_with_the_median(learned):
