@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -26,6 +27,7 @@ from al_crystal.crystal import CrystalBatch, crystals_from_frame
 from al_crystal.history import read
 from benchmarks.surrogate_rounds import error, real_tables
 from surrogates.ensemble import Ensemble
+from surrogates.training import fine_tune
 from surrogates.wrong_cells import load_function
 
 if TYPE_CHECKING:
@@ -91,10 +93,25 @@ def looked_at(entry: RoundState, ensemble: Ensemble, first: Ensemble) -> dict[st
     }
 
 
+def trained_again(run: Path, number: int) -> Ensemble:
+    """The surrogate of a round, trained on what the history holds before it as the campaign would train it now."""
+    from al_crystal.loop import Loop
+
+    campaign, state = load(run / "campaign.yaml"), read(run / "history.jsonl")
+    history = SimpleNamespace(state=state, folder=run)
+    loop = Loop(campaign, None, None, history, None)  # type: ignore[arg-type]  # nothing is sampled, labelled or written
+    settings = campaign.surrogate
+    first = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
+    observations = loop.observations(number)
+    return fine_tune(first, observations, settings, seed=loop.seed(number, "surrogate")) if observations else first
+
+
 def main(
     run: Annotated[Path, typer.Argument(help="folder of a run")],
     data: Annotated[Path | None, typer.Option(envvar="AL_CRYSTAL_DATA", help="development data, for the real crystals")] = None,
     shift: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, as in surrogates.train")] = "benchmarks.surrogate_scale:shift",
+    again: Annotated[bool, typer.Option("--again", help="train the rounds' surrogates anew, with the present code")] = False,
+    only: Annotated[list[int] | None, typer.Option(help="rounds to measure; default: all")] = None,
     output: Annotated[Path | None, typer.Option(help="write the numbers as JSON")] = None,
 ) -> None:
     """Print one line a round, and the ratios of the last to the first."""
@@ -110,9 +127,11 @@ def main(
     real = real_tables(data, load_function(shift) if shift else None) if data else []
     rows = []
     for number, picks in frame.groupby("round"):
+        if only and int(number) not in only:
+            continue
         row = {"round": float(number)} | measured(picks, state.rounds[int(number)].labels, began)
         diagnostics = state.rounds[int(number)].diagnostics
-        ensemble = Ensemble.load(run / f"round-{number:03d}" / "surrogate")
+        ensemble = trained_again(run, int(number)) if again else Ensemble.load(run / f"round-{number:03d}" / "surrogate")
         if "screened" in diagnostics:
             row |= looked_at(state.rounds[int(number)], ensemble, began)
             row |= {"CPU s a look": diagnostics["screening_cpu_s"] / diagnostics["screened"], "CPU s a label": float(labels_cpu)}

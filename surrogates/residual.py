@@ -7,9 +7,9 @@ own standard deviation, in logarithms where it is large, and of very large ones 
 
     z = asinh((label - median) / standard deviation),    z ~ GP(occupation, sizes, cell, prediction)
 
-so that far from everything measured the ensemble's belief is what it was, wider or narrower by as much as it was wrong on average. A lack
-of room only costs: where the process would put an energy lower than the networks do it leaves it where it is (labels teach the networks
-themselves to go lower), for a sampler finds every crystal about which a correction is optimistic.
+with a prior mean of zero, so that far from everything measured, on real crystals above all, best guesses stay what they were. Energies are
+put higher only as far as the process is sure, by the mean of z less its own standard deviation, and never lower: a lack of room only
+costs (labels teach the networks themselves to go lower), and a sampler finds every crystal about which a correction is optimistic.
 The model is BoTorch's ``SingleTaskGP`` with its priors (Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
 ICML 2024).
 """
@@ -51,7 +51,7 @@ class Residual:
     Attributes:
         offset, scale: ``(d,)`` mean and standard deviation of the features.
         features: ``(n, d)`` standardised features of the measured cells. scores: ``(n,)`` their z.
-        hyperparameters: the model's state: lengthscales, noise, mean, and the standardisation of the scores.
+        hyperparameters: the model's state: lengthscales and noise.
     """
 
     offset: torch.Tensor
@@ -91,10 +91,11 @@ class Residual:
     def _untrained(self) -> SingleTaskGP:
         from botorch.exceptions import InputDataWarning
         from botorch.models import SingleTaskGP
+        from gpytorch.means import ZeroMean
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputDataWarning)  # standardised and cut off, not in a unit cube that outliers would set
-            return SingleTaskGP(self.features, self.scores[:, None])
+            return SingleTaskGP(self.features, self.scores[:, None], mean_module=ZeroMean(), outcome_transform=None)
 
     @cached_property
     def _model(self) -> SingleTaskGP:
@@ -104,14 +105,15 @@ class Residual:
 
     def __call__(self, rows: Rows, predicted: Predictions) -> Predictions:
         """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``,
-        with the middle of z not below 0.
+        with the middle of z where the process is sure of it, and its whole variance.
 
         Members move with the median. Gaps, distances and strains stay.
         """
         described = _standardised(description(rows, predicted), self.offset, self.scale)
         with torch.no_grad():
-            z = self._model.posterior(described, observation_noise=True)
-            middle, variance = z.mean[:, 0].clamp(min=0), z.variance[:, 0]
+            z = self._model.posterior(described)
+            middle = (z.mean - z.variance.sqrt())[:, 0].clamp(min=0)
+            variance = z.variance[:, 0] + self._model.likelihood.noise
         unit = predicted.standard_deviation[:, 0].double()
         shift = unit * middle.sinh()
         mean = shift * (variance / 2).exp()  # moments of the hyperbolic sine of a normal variable
