@@ -169,11 +169,11 @@ def test_a_walk_that_will_not_get_below_its_rival_is_given_up(emt):
 
 
 def test_a_minimum_in_a_kink_is_found_and_named():
-    """Energy |V - 12| per volume: the pressure jumps from -1 to 1 at the minimum and vanishes on neither side."""
+    """Energy |V - 12| per volume: the pressure jumps from -1 to 1 at the minimum and vanishes nowhere, not even where V is 12 to the bit."""
 
     def say(structure):
         difference = structure.volume - 12.0
-        return 0.02 * abs(difference), np.zeros((len(structure), 3)), 0.02 * np.sign(difference) * np.eye(3)
+        return 0.02 * abs(difference), np.zeros((len(structure), 3)), 0.02 * (1 if difference >= 0 else -1) * np.eye(3)
 
     cell = SymmetricCell.from_structure(reference_structure("Cu"))
     found = relax_all([cell], Rigged(say), RelaxationSettings(kink=0.002))[0]
