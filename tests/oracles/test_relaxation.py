@@ -169,7 +169,7 @@ def test_a_walk_that_will_not_get_below_its_rival_is_given_up(emt):
 
 
 def test_a_minimum_in_a_kink_is_found_and_named():
-    """Energy |V - 12| per volume: the pressure jumps from -1 to 1 at the minimum and vanishes nowhere, not even where V is 12 to the bit."""
+    """Energy |V - 12| per volume: the pressure jumps from -1 to 1 at the minimum and vanishes nowhere, nor where V is 12 to the bit."""
 
     def say(structure):
         difference = structure.volume - 12.0
