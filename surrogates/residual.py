@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FEWEST = 30
 """Measured cells; with fewer there is no residual."""
 MOST = 2000
-"""The latest so many measured cells are learned: the price of an exact process grows with their third power."""
+"""No more measured cells are learned, taken evenly from all: the price of an exact process grows with their third power."""
 LARGEST_SCORE = 3.0
 """A z beyond this, ten standard deviations, counts as this: how hopeless a hopeless cell is would only widen all intervals."""
 ITERATIONS = 60
@@ -64,11 +64,13 @@ class Residual:
     def fit(cls, rows: Rows, predicted: Predictions, residuals: torch.Tensor) -> Residual | None:
         """Learn the residuals ``(n,)`` (label - median, eV/atom) of measured cells; None where fewer than FEWEST are known.
 
-        ``predicted`` is what the ensemble without a residual says of the rows; the latest rows come last.
+        ``predicted`` is what the ensemble without a residual says of the rows. Of more than MOST every few are taken, labels as well as looks.
         """
-        known = (~residuals.isnan()).nonzero()[-MOST:, 0]
+        known = (~residuals.isnan()).nonzero()[:, 0]
         if len(known) < FEWEST:
             return None
+        if len(known) > MOST:
+            known = known[torch.arange(MOST) * len(known) // MOST]
         described = description(rows, predicted)[known]
         offset, scale = described.mean(0), described.std(0).clamp(min=1e-6)
         scores = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double())[known].clamp(-LARGEST_SCORE, LARGEST_SCORE)

@@ -125,6 +125,20 @@ def test_few_measured_cells_teach_nothing():
     assert Residual.fit(rows, predicted, torch.cat([torch.zeros(FEWEST - 1), torch.tensor([torch.nan])])) is None
 
 
+def test_of_too_many_cells_some_of_all_are_learned(monkeypatch):
+    """Labels come before looks: to keep the last ones would forget every label."""
+    monkeypatch.setattr("surrogates.residual.MOST", 40)
+    start, rows = small_ensemble(), proposals(100, 13)
+    predicted = start.predict_rows(rows)
+    residuals = predicted.standard_deviation[:, 0] * torch.linspace(0.1, 1.0, 100)
+    made = Residual.fit(rows, predicted, residuals)
+    assert made is not None
+    learned = made.scores.sinh()
+    assert len(learned) == 40
+    assert torch.equal(learned, learned.sort().values)
+    assert (float(learned[0]), float(learned[-1])) == (pytest.approx(0.1, abs=0.03), pytest.approx(1.0, abs=0.03))
+
+
 def test_what_is_saved_says_the_same(learned, tmp_path):
     _, tuned = learned
     rows = proposals(40, 6)
