@@ -277,7 +277,7 @@ class Screening(Noun):
 
 
 class Look(Noun):
-    """A crystal that was looked at and not picked."""
+    """A crystal that was looked at."""
 
     crystal: Crystal
     screening: Screening

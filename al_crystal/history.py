@@ -78,6 +78,12 @@ class RoundState:
     """Last labelled line by promotion and crystal id."""
     metrics: dict[str, Any] | None = None
 
+    @property
+    def looks(self) -> list[Look]:
+        """Everything that was looked at, picked or passed over."""
+        picked = [Look(crystal=one.crystal, screening=one.screening) for one in self.candidates if one.screening is not None]
+        return picked + self.passed_over
+
     def missing(self, retries: int = 0) -> list[tuple[Crystal, int]]:
         """Crystals still to be labelled with the number of the next attempt: unlabelled, or ``failed`` fewer than ``retries`` + 1 times.
 

@@ -58,9 +58,8 @@ def look_errors(entry: RoundState) -> dict[str, float] | None:
 
     Harder than the errors of the picks, which were chosen with the looks at hand, and of three times as many crystals.
     """
-    picked = [candidate.screening for candidate in entry.candidates if candidate.screening is not None]
     rows = []
-    for screening in [*picked, *(look.screening for look in entry.passed_over)]:
+    for screening in (look.screening for look in entry.looks):
         mean, deviation = (getattr(screening.surrogate, kind).get(ENERGY) for kind in ("mean", "standard_deviation"))
         if mean is not None and deviation is not None:
             look = screening.formation_energy_per_atom

@@ -69,8 +69,7 @@ def measured(picks: pd.DataFrame, labels: dict[str, Label], first: Ensemble) -> 
 
 def looked_at(entry: RoundState, ensemble: Ensemble, first: Ensemble) -> dict[str, float]:
     """Errors of best guesses about all crystals of a round that have a look, picked or passed over."""
-    pairs = [(candidate.crystal, candidate.screening) for candidate in entry.candidates if candidate.screening is not None]
-    pairs += [(look.crystal, look.screening) for look in entry.passed_over]
+    pairs = [(look.crystal, look.screening) for look in entry.looks]
     batch = CrystalBatch.from_crystals([crystal for crystal, _ in pairs])
     looks = np.array([screening.formation_energy_per_atom.value for _, screening in pairs])
     predicted = ensemble.predict(batch)

@@ -37,9 +37,8 @@ def looks(runs: list[Path]) -> tuple[list[Crystal], np.ndarray, np.ndarray]:
     found: dict[str, tuple[Crystal, Value]] = {}
     for run in runs:
         for entry in read(run / "history.jsonl").rounds:
-            picked = [(candidate.crystal, candidate.screening) for candidate in entry.candidates if candidate.screening is not None]
-            for crystal, screening in [*picked, *((look.crystal, look.screening) for look in entry.passed_over)]:
-                found[crystal.id] = (crystal, screening.formation_energy_per_atom)
+            for look in entry.looks:
+                found[look.crystal.id] = (look.crystal, look.screening.formation_energy_per_atom)
     values = [value for _, value in found.values()]
     noise = np.array([value.standard_deviation or 0.0 for value in values])
     return [crystal for crystal, _ in found.values()], np.array([value.value for value in values]), noise

@@ -64,7 +64,7 @@ class Residual:
     def fit(cls, rows: Rows, predicted: Predictions, residuals: torch.Tensor) -> Residual | None:
         """Learn the residuals ``(n,)`` (label - median, eV/atom) of measured cells; None where fewer than FEWEST are known.
 
-        ``predicted`` is what the ensemble without a residual says of the rows. Of more than MOST every few are taken, labels as well as looks.
+        ``predicted`` is what the ensemble without a residual says of the rows. Of more than MOST some are taken, evenly.
         """
         known = (~residuals.isnan()).nonzero()[:, 0]
         if len(known) < FEWEST:
