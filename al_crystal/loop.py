@@ -29,7 +29,6 @@ from .crystal import (
     CrystalBatch,
     Label,
     Look,
-    Observation,
     Prediction,
     Screening,
     crystals_from_frame,
@@ -38,7 +37,7 @@ from .crystal import (
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, doubted, hopeful, observations_of_looks, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, doubted, hopeful, measured, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class Loop:
             ensemble = self.surrogate(number - 1)
         else:
             ensemble = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-        observations = self.observations(number)
+        observations = measured(self.history.state, before_round=number)
         if observations:
             start = time.monotonic()
             ensemble = fine_tune(ensemble, observations, settings, seed=self.seed(number, "surrogate"))
@@ -99,17 +98,6 @@ class Loop:
             )
         _replace(folder, ensemble.save)
         return ensemble
-
-    def observations(self, before_round: int) -> list[Observation]:
-        """What the rounds before this one have measured: labels, and looks at crystals that were passed over."""
-        state = self.history.state
-        looks = [look for entry in state.rounds[:before_round] for look in entry.passed_over]
-        return state.observations(before_round) + observations_of_looks(looks, self.correction(before_round))
-
-    def correction(self, before_round: int) -> Correction | None:
-        """How far a look lies above a label, as the rounds before this one have shown."""
-        labelled = self.history.state.labelled()
-        return Correction.fit((candidate, label) for number, candidate, label in labelled if number < before_round)
 
     def pick(self, number: int, beliefs: Beliefs) -> Picks:
         """Train the sampler on the pessimistic reward, draw a pool, choose a diverse batch beside a random control."""
@@ -176,7 +164,7 @@ class Loop:
         for row, label in zip(again, second, strict=True):
             looks[row] = min(looks[row], label.proposal_properties.get(ENERGY, looks[row]), key=lambda look: look.value)
         found = screenings(looks, predictions)
-        correction = self.correction(number)
+        correction = Correction.before(self.history.state, number)
         if correction is not None and left:
             energies = correction(found)
             posterior = corrected(posterior, energies)

@@ -13,6 +13,7 @@ from .crystal import Candidate, Label, Look, Observation, Prediction, Screening,
 
 if TYPE_CHECKING:
     from .acquisition import PoolPosterior
+    from .history import State
     from .objective import Objective
 
 ENERGY = "formation_energy_per_atom"
@@ -54,12 +55,23 @@ class Correction:
             return None
         return cls(BayesianRidge().fit(np.array(features), np.log(np.maximum(excess, 0.0) + SMALLEST)))
 
+    @classmethod
+    def before(cls, state: State, round: int) -> Correction | None:
+        """What the rounds before this one have shown."""
+        return cls.fit((candidate, label) for number, candidate, label in state.labelled() if number < round)
+
     def __call__(self, screenings: Sequence[Screening]) -> tuple[np.ndarray, np.ndarray]:
         """``(n,)`` mean and standard deviation of the formation energies in the proposed cells, eV/atom: those of the log-normal excess."""
         looks = np.array([one.formation_energy_per_atom.value for one in screenings])
         centre, width = self.regression.predict(np.array([_features(one) for one in screenings]), return_std=True)
         mean = np.exp(centre + width**2 / 2)
         return looks + SMALLEST - mean, mean * np.sqrt(np.expm1(width**2))
+
+
+def measured(state: State, before_round: int) -> list[Observation]:
+    """Training rows of everything that the rounds before this one have measured: labels, and looks at what was passed over."""
+    looks = [look for entry in state.rounds[:before_round] for look in entry.passed_over]
+    return state.observations(before_round) + observations_of_looks(looks, Correction.before(state, before_round))
 
 
 def observations_of_looks(passed_over: Iterable[Look], correction: Correction | None) -> list[Observation]:

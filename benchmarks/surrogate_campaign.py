@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -25,6 +24,8 @@ import typer
 from al_crystal.config import load
 from al_crystal.crystal import CrystalBatch, crystals_from_frame
 from al_crystal.history import read
+from al_crystal.screening import measured as measured_cells
+from al_crystal.seeds import rng
 from benchmarks.surrogate_rounds import error, real_tables
 from surrogates.ensemble import Ensemble
 from surrogates.training import fine_tune
@@ -94,15 +95,12 @@ def looked_at(entry: RoundState, ensemble: Ensemble, first: Ensemble) -> dict[st
 
 def trained_again(run: Path, number: int) -> Ensemble:
     """The surrogate of a round, trained on what the history holds before it as the campaign would train it now."""
-    from al_crystal.loop import Loop
-
-    campaign, state = load(run / "campaign.yaml"), read(run / "history.jsonl")
-    history = SimpleNamespace(state=state, folder=run)
-    loop = Loop(campaign, None, None, history, None)  # type: ignore[arg-type]  # nothing is sampled, labelled or written
+    campaign = load(run / "campaign.yaml")
     settings = campaign.surrogate
     first = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-    observations = loop.observations(number)
-    return fine_tune(first, observations, settings, seed=loop.seed(number, "surrogate")) if observations else first
+    observations = measured_cells(read(run / "history.jsonl"), number)
+    seed = int(rng(campaign.seed, number, "surrogate").integers(2**31))
+    return fine_tune(first, observations, settings, seed) if observations else first
 
 
 def main(
