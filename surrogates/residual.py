@@ -10,6 +10,9 @@ own standard deviation, in logarithms where it is large, and of very large ones 
 with a prior mean of zero, so that far from everything measured, on real crystals above all, best guesses stay what they were. Energies are
 put higher only as far as the process is sure, by the mean of z less its own standard deviation, and never lower: a lack of room only
 costs (labels teach the networks themselves to go lower), and a sampler finds every crystal about which a correction is optimistic.
+Proposals alone would teach that every crystal costs more than the networks say; known compounds, in which the atoms have their room, are
+learned beside them (:mod:`surrogates.known`). Of a crystal whose cell is unknown nothing is said.
+
 The model is BoTorch's ``SingleTaskGP`` with its priors (Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
 ICML 2024).
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 FEWEST = 30
 """Measured cells; with fewer there is no residual."""
-MOST = 2000
+MOST = 800
 """No more measured cells are learned, taken evenly from all: the price of an exact process grows with their third power."""
 LARGEST_SCORE = 3.0
 """A z beyond this, ten standard deviations, counts as this: how hopeless a hopeless cell is would only widen all intervals."""
@@ -44,13 +47,27 @@ SMALLEST_STRAIN = 0.05
 """eV/atom, added before the logarithm of a strain energy is taken."""
 
 
+class Scores(NamedTuple):
+    """How far off the networks were about ``n`` cells: ``described`` (n, d) float64, and their ``z`` (n,)."""
+
+    described: torch.Tensor
+    z: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, predicted: Predictions, residuals: torch.Tensor) -> Scores:
+        """Of the rows whose residual (label - median, eV/atom) is a number; ``predicted`` is what an ensemble without a residual says."""
+        known = ~residuals.isnan()
+        z = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double()).clamp(-LARGEST_SCORE, LARGEST_SCORE)
+        return cls(description(rows, predicted)[known], z[known])
+
+
 @dataclass(frozen=True)
 class Residual:
     """A fitted process; ``n`` cells, ``d`` features.
 
     Attributes:
         offset, scale: ``(d,)`` mean and standard deviation of the features.
-        features: ``(n, d)`` standardised features of the measured cells. scores: ``(n,)`` their z.
+        features: ``(n, d)`` standardised features of the cells that were learned. scores: ``(n,)`` their z.
         hyperparameters: the model's state: lengthscales and noise.
     """
 
@@ -61,20 +78,20 @@ class Residual:
     hyperparameters: dict[str, torch.Tensor]
 
     @classmethod
-    def fit(cls, rows: Rows, predicted: Predictions, residuals: torch.Tensor) -> Residual | None:
-        """Learn the residuals ``(n,)`` (label - median, eV/atom) of measured cells; None where fewer than FEWEST are known.
+    def fit(cls, measured: Scores, known: Scores | None = None) -> Residual | None:
+        """Learn measured cells, and ``known`` compounds beside them; None where fewer than FEWEST were measured.
 
-        ``predicted`` is what the ensemble without a residual says of the rows. Of more than MOST some are taken, evenly.
+        Of more than MOST measured cells some are taken, evenly.
         """
-        known = (~residuals.isnan()).nonzero()[:, 0]
-        if len(known) < FEWEST:
+        number = len(measured.z)
+        if number < FEWEST:
             return None
-        if len(known) > MOST:
-            known = known[torch.arange(MOST) * len(known) // MOST]
-        described = description(rows, predicted)[known]
-        offset, scale = described.mean(0), described.std(0).clamp(min=1e-6)
-        scores = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double())[known].clamp(-LARGEST_SCORE, LARGEST_SCORE)
-        made = cls(offset, scale, _standardised(described, offset, scale), scores, {})
+        if number > MOST:
+            some = torch.arange(MOST) * number // MOST
+            measured = Scores(measured.described[some], measured.z[some])
+        learned = measured if known is None else Scores(*(torch.cat(both) for both in zip(measured, known, strict=True)))
+        offset, scale = learned.described.mean(0), learned.described.std(0).clamp(min=1e-6)
+        made = cls(offset, scale, _standardised(learned.described, offset, scale), learned.z, {})
         return replace(made, hyperparameters=made._fitted())
 
     def _fitted(self) -> dict[str, torch.Tensor]:
@@ -109,7 +126,7 @@ class Residual:
         """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``,
         with the middle of z where the process is sure of it, and its whole variance.
 
-        Members move with the median. Gaps, distances and strains stay.
+        Members move with the median. Gaps, distances and strains stay, and so does everything about a crystal whose cell is unknown.
         """
         described = _standardised(description(rows, predicted), self.offset, self.scale)
         with torch.no_grad():
@@ -118,16 +135,20 @@ class Residual:
             variance = z.variance[:, 0] + self._model.likelihood.noise
         unit = predicted.standard_deviation[:, 0].double()
         shift = unit * middle.sinh()
-        mean = shift * (variance / 2).exp()  # moments of the hyperbolic sine of a normal variable
+        mean = predicted.median[:, 0] + shift * (variance / 2).exp()  # moments of the hyperbolic sine of a normal variable
         deviation = unit * (0.5 * variance.expm1() * (variance.exp() * (2 * middle).cosh() + 1)).sqrt()
-        zero = torch.zeros_like(shift)
-        by_property = torch.stack([shift, zero], dim=1).float()
+        stated = ~rows.lattice_parameters.isnan().any(1)
+
+        def where_stated(energy: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+            return torch.stack([torch.where(stated, energy.float(), before[:, 0]), before[:, 1]], dim=1)
+
+        median = where_stated(predicted.median[:, 0] + shift, predicted.median)
         return replace(
             predicted,
-            members=predicted.members + by_property,
-            median=predicted.median + by_property,
-            mean=torch.stack([predicted.median[:, 0] + mean.float(), predicted.mean[:, 1]], dim=1),
-            standard_deviation=torch.stack([deviation.float(), predicted.standard_deviation[:, 1]], dim=1),
+            members=predicted.members + (median - predicted.median),
+            median=median,
+            mean=where_stated(mean, predicted.mean),
+            standard_deviation=where_stated(deviation, predicted.standard_deviation),
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:

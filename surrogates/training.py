@@ -16,10 +16,11 @@ from surrogates.calibration import Calibration, best_guess
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows, concatenate
 from surrogates.inputs import Inputs
+from surrogates.known import known_scores
 from surrogates.learning import TrainingSettings, huber, log_strain, row_loss
 from surrogates.network import Network, Output
 from surrogates.replay import replay_rows
-from surrogates.residual import Residual
+from surrogates.residual import Residual, Scores
 from surrogates.settings import SurrogateSettings
 from surrogates.tables import CONFLICT, PROPERTIES, REFERENCE_LEVEL, Table
 
@@ -86,7 +87,7 @@ def _residual(
         looked, _ = observation_table(looks, tuned.levels, settings)
         rows = concatenate([rows, looked.rows])
         errors = torch.cat([errors, _errors(tuned.networks, looked, None)[:, 0]])
-    return Residual.fit(rows, tuned.predict_rows(rows), -errors)
+    return Residual.fit(Scores.of(rows, tuned.predict_rows(rows), -errors), known_scores())
 
 
 def observation_table(

@@ -11,7 +11,7 @@ import torch
 from al_crystal.crystal import Crystal, CrystalBatch
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows, occupation_features
-from surrogates.residual import FEWEST, Residual, description
+from surrogates.residual import FEWEST, Residual, Scores, description
 from tests.surrogates.helpers import batch, small_ensemble
 
 GROUPS = (1, 2, 14, 62, 114, 150)
@@ -41,7 +41,7 @@ def learned() -> tuple[Ensemble, Ensemble]:
     """An ensemble, and the same with what two hundred measured cells have taught."""
     start, rows = small_ensemble(), proposals(200, 0)
     noise = 0.05 * torch.randn(len(rows), generator=torch.Generator().manual_seed(0))
-    return start, replace(start, residual=Residual.fit(rows, start.predict_rows(rows), cost(rows) + noise))
+    return start, replace(start, residual=Residual.fit(Scores.of(rows, start.predict_rows(rows), cost(rows) + noise)))
 
 
 def test_a_cost_that_depends_on_the_occupation_is_found_in_other_compositions(learned):
@@ -72,7 +72,7 @@ def test_mean_and_deviation_are_those_of_the_belief(learned):
 
 def test_no_correction_is_optimistic():
     start, rows, others = small_ensemble(), proposals(100, 10), proposals(50, 11)
-    tuned = replace(start, residual=Residual.fit(rows, start.predict_rows(rows), -cost(rows)))
+    tuned = replace(start, residual=Residual.fit(Scores.of(rows, start.predict_rows(rows), -cost(rows))))
     before, after = start.predict_rows(others), tuned.predict_rows(others)
     moved = (after.median - before.median)[:, 0]
     assert (moved >= 0).all()
@@ -105,6 +105,31 @@ def test_far_from_everything_measured_best_guesses_stay(learned):
     assert far_shift.mean() < 0.2 * near_shift.mean()
 
 
+def test_of_a_crystal_without_a_cell_nothing_is_said(learned):
+    start, tuned = learned
+    rows = proposals(20, 14)
+    without = replace(rows, lattice_parameters=torch.full_like(rows.lattice_parameters, torch.nan))
+    before, after = start.predict_rows(without), tuned.predict_rows(without)
+    for name in ("members", "mean", "median", "standard_deviation"):
+        assert torch.equal(getattr(before, name), getattr(after, name))
+
+
+def test_known_compounds_stay_where_they_were():
+    """Proposals all cost something; compounds of other sizes, which the networks know, are learned beside them."""
+    start, rows, others = small_ensemble(), proposals(100, 15), proposals(100, 16)
+    known, held_out = (replace(batch, counts=4 * batch.counts) for batch in (others, proposals(50, 17)))
+
+    def scores(batch: Rows, residuals: torch.Tensor) -> Scores:
+        return Scores.of(batch, start.predict_rows(batch), residuals)
+
+    costly = scores(rows, 2 * start.predict_rows(rows).standard_deviation[:, 0])
+    moved = [
+        (replace(start, residual=residual).predict_rows(held_out).median - start.predict_rows(held_out).median)[:, 0].mean()
+        for residual in (Residual.fit(costly), Residual.fit(costly, scores(known, torch.zeros(len(known)))))
+    ]
+    assert moved[1] < 0.2 * moved[0]
+
+
 def test_a_few_hopeless_cells_widen_no_interval():
     start, rows, others = small_ensemble(), proposals(100, 8), proposals(50, 9)
     predicted = start.predict_rows(rows)
@@ -112,7 +137,7 @@ def test_a_few_hopeless_cells_widen_no_interval():
     wild = usual.clone()
     wild[7:12] = 5000.0
     calm, shaken = (
-        replace(start, residual=Residual.fit(rows, predicted, residuals)).predict_rows(others).standard_deviation[:, 0].median()
+        replace(start, residual=Residual.fit(Scores.of(rows, predicted, residuals))).predict_rows(others).standard_deviation[:, 0].median()
         for residuals in (usual, wild)
     )
     assert shaken < 3 * calm
@@ -121,8 +146,8 @@ def test_a_few_hopeless_cells_widen_no_interval():
 def test_few_measured_cells_teach_nothing():
     start, rows = small_ensemble(), proposals(FEWEST, 5)
     predicted = start.predict_rows(rows)
-    assert Residual.fit(rows, predicted, torch.zeros(FEWEST)) is not None
-    assert Residual.fit(rows, predicted, torch.cat([torch.zeros(FEWEST - 1), torch.tensor([torch.nan])])) is None
+    assert Residual.fit(Scores.of(rows, predicted, torch.zeros(FEWEST))) is not None
+    assert Residual.fit(Scores.of(rows, predicted, torch.tensor([0.0] * (FEWEST - 1) + [torch.nan]))) is None
 
 
 def test_of_too_many_cells_some_of_all_are_learned(monkeypatch):
@@ -131,7 +156,7 @@ def test_of_too_many_cells_some_of_all_are_learned(monkeypatch):
     start, rows = small_ensemble(), proposals(100, 13)
     predicted = start.predict_rows(rows)
     residuals = predicted.standard_deviation[:, 0] * torch.linspace(0.1, 1.0, 100)
-    made = Residual.fit(rows, predicted, residuals)
+    made = Residual.fit(Scores.of(rows, predicted, residuals))
     assert made is not None
     learned = made.scores.sinh()
     assert len(learned) == 40
