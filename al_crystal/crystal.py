@@ -375,7 +375,7 @@ UNITS: dict[str, str] = {
     "e_above_hull": "eV/atom",
     "e_above_campaign_hull": "eV/atom",
     "band_gap": "eV",
-    "density": "g/cm3",
-    "volume_per_atom": "Å3/atom",
+    "density": "g/cm³",
+    "volume_per_atom": "Å³/atom",
 }
 """Units of the properties the project knows; a property that is not here has the unit its oracle states."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from gfn.draws import EDGE, draw_actions, draw_components
 from gfn.policy import LOG_RANGE, ROWS_OF_GROUP, SMALLEST, Policy, symmetry_rows
@@ -192,7 +193,7 @@ def _sample_lattices(
         raw, logit = (out.numpy() for out in outputs)
         uniform = random.random(len(rows)) < uniform_steps[rows]
         if began:
-            stop = random.random(len(rows)) < np.where(uniform, 0.5, 1 / (1 + np.exp(-logit)))
+            stop = random.random(len(rows)) < np.where(uniform, 0.5, expit(logit))
             going = np.nonzero(~stop)[0]
             rows, raw, uniform = rows[going], raw[going], uniform[going]
         if not len(rows):
@@ -236,7 +237,7 @@ def retrace(
             here = np.concatenate([point[rows], np.ones((len(rows), 1))], axis=1)
             outputs = policy.backward_outputs(symmetry[rows], policy.backward_trunk.describe(counts[rows], here))
             raw, logit = (out.numpy() for out in outputs)
-            going = np.nonzero(random.random(len(rows)) >= 1 / (1 + np.exp(-logit)))[0]
+            going = np.nonzero(random.random(len(rows)) >= expit(logit))[0]
             rows, raw = rows[going], raw[going]
         if not len(rows):
             break

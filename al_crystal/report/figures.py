@@ -87,20 +87,26 @@ def property_map(table: pd.DataFrame, x: str, y: str, objective: Objective) -> g
 
 
 def parity(table: pd.DataFrame, name: str) -> go.Figure:
-    """Predicted before labelling against labelled, with 90 % intervals; held against the proposed cell's label where there is one."""
+    """Predicted before labelling against labelled, with 90 % intervals; held against the proposed cell's label where there is one.
+
+    A few hopeless cells lie electronvolts off and would squeeze the rest into a corner: the frame holds the middle 98 % of the numbers,
+    and says how many crystals are beyond.
+    """
     good = table[table["status"] == "ok"]
     truth, cell = good[f"labelled_{name}"], ""
     if f"proposal_{name}" in good:
         truth, cell = good[f"proposal_{name}"].fillna(truth), " in the proposed cell"
     figure = go.Figure()
-    low = float(min(truth.min(), good[f"predicted_{name}"].min()))
-    high = float(max(truth.max(), good[f"predicted_{name}"].max()))
-    figure.add_scatter(
-        x=[low, high], y=[low, high], mode="lines", line={"color": "#9aa3ad", "dash": "dot"}, showlegend=False, hoverinfo="skip"
-    )
+    predicted = good[f"predicted_{name}"]
+    numbers = np.concatenate([truth, predicted]).astype(float)
+    low, high = np.nanquantile(numbers, [0.01, 0.99])
+    margin = 0.08 * (high - low) or 0.1
+    frame = [low - margin, high + margin]
+    beyond = int(((truth - predicted).notna() & ~(truth.between(*frame) & predicted.between(*frame))).sum())
+    figure.add_scatter(x=frame, y=frame, mode="lines", line={"color": "#9aa3ad", "dash": "dot"}, showlegend=False, hoverinfo="skip")
     figure.add_scatter(
         x=truth,
-        y=good[f"predicted_{name}"],
+        y=predicted,
         error_y={"array": 1.645 * good[f"predicted_{name}_std"], "color": "rgba(42,111,219,0.35)", "thickness": 1, "width": 0},
         mode="markers",
         text=_hover(good),
@@ -108,8 +114,11 @@ def parity(table: pd.DataFrame, name: str) -> go.Figure:
         marker={"size": 8, "color": good["round"], "colorscale": "Blues", "cmin": -1, "line": {"color": "#1b2733", "width": 1}},
         showlegend=False,
     )
-    figure.update_xaxes(title=f"labelled {axis_title(name)}{cell}")
-    figure.update_yaxes(title=f"predicted {axis_title(name)}")
+    figure.update_xaxes(title=f"labelled {axis_title(name)}{cell}", range=frame)
+    figure.update_yaxes(title=f"predicted {axis_title(name)}", range=frame)
+    if beyond:
+        text = f"{beyond} beyond the frame (double click to see)"
+        figure.add_annotation(text=text, x=1, y=0, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False)
     return _style(figure)
 
 
