@@ -138,7 +138,7 @@ def write_results(campaign: Campaign, state: State, terminal: Terminal, best: in
     columns = targets | {name: name for name in ("e_above_hull", "e_above_campaign_hull") if name in good}
     rows = []
     for _, row in good.iterrows():
-        values = (f"{row[column]:.3f}" for column in columns.values())
+        values = (f"{row[column]:z.3f}" for column in columns.values())
         rows.append([row["formula"], f"{row['relaxed_space_group_number']:.0f}", row["arm"], f"{row['desirability']:.3f}", *values])
     units = (f"{name.removesuffix('_per_atom')} ({UNITS.get(name, '')})" for name in columns)
     terminal.table(

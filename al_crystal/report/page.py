@@ -170,7 +170,7 @@ def _provenance(campaign: Campaign, state: State) -> str:
 
 
 def _number(value: Any) -> str:
-    return "–" if value is None or value != value else f"{value:.3f}"
+    return "–" if value is None or value != value else f"{value:z.3f}"
 
 
 def _formula(text: str) -> str:
