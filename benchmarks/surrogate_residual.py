@@ -30,7 +30,6 @@ from benchmarks.surrogate_rounds import error, real_tables
 from benchmarks.surrogate_scale import shift
 from surrogates.ensemble import Ensemble, Predictions
 from surrogates.features import Rows
-from surrogates.known import known_scores
 from surrogates.residual import Residual, Scores
 
 PARTS = 5
@@ -93,7 +92,7 @@ def main(
     alone = ensemble.predict_rows(rows)
     residuals = torch.tensor(energies) - alone.median[:, 0]
     real = real_tables(data, shift)[0] if data else None
-    known = None if proposals_alone else known_scores()
+    known = None if proposals_alone else ensemble.known
     table = [{"learned": 0.0} | errors(alone, energies, noise) | ({"real": error(ensemble, real, 0)} if real else {})]
     typer.echo(f"{len(crystals)} crystals, {len({crystal.chemical_system for crystal in crystals})} chemical systems")
     for size in SIZES:

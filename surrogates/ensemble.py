@@ -17,7 +17,7 @@ from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
 from surrogates.network import Network, NetworkSettings, Output, mean_strain
-from surrogates.residual import Residual
+from surrogates.residual import Residual, Scores
 from surrogates.tables import PROPERTIES, REFERENCE_LEVEL
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Ensemble:
         precision: number format of predictions.
         report: losses and held-out errors of the last training.
         residual: where a campaign has found the networks wrong about proposed cells; None before it has measured any.
+        known: how far off the networks are about known compounds, which a residual learns beside (:mod:`surrogates.known`).
     """
 
     networks: tuple[Network, ...]
@@ -95,6 +96,7 @@ class Ensemble:
     precision: Numbers = "auto"
     report: dict[str, Any] = field(default_factory=dict)
     residual: Residual | None = None
+    known: Scores | None = None
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -173,7 +175,7 @@ class Ensemble:
         return gaussian_posterior(self.predict(batch, level_of_theory))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``weights.safetensors`` (half precision) and ``ensemble.json`` into a folder, made where absent."""
+        """Write ``weights.safetensors`` (half precision), ``ensemble.json`` and known compounds into a folder, made where absent."""
         from safetensors.torch import save_file
 
         path = Path(folder)
@@ -184,6 +186,8 @@ class Ensemble:
         if self.residual is not None:
             tensors |= {f"residual.{name}": value for name, value in self.residual.tensors().items()}
         save_file(tensors, path / "weights.safetensors")
+        if self.known is not None:
+            self.known.save(path)
         facts = {
             "properties": list(PROPERTIES),
             "networks": [network.settings.model_dump() for network in self.networks],
@@ -222,7 +226,7 @@ class Ensemble:
         calibration = Calibration(**facts["calibration"])
         learned = {name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")}
         residual = Residual.of(learned) if learned else None
-        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), precision, facts["report"], residual)
+        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), precision, facts["report"], residual, Scores.load(path))
 
     @classmethod
     def pretrained(cls, precision: Numbers = "auto") -> Ensemble:

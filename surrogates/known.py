@@ -1,13 +1,12 @@
 """What known compounds look like to the residual: crystals whose atoms have room, and how far off the networks are about them.
 
-``python -m surrogates.known`` describes compounds of the fold that calibrates, with the shipped ensemble, and writes
-``surrogates/pretrained/known.safetensors``: numbers that the residual learns beside the measured cells of a campaign, no crystals. An
-ensemble of other weights needs a file of its own.
+They are of the fold that calibrates, described by the ensemble itself, and kept beside its weights: numbers that the residual learns beside
+the measured cells of a campaign, no crystals. ``surrogates.train`` makes them; ``python -m surrogates.known`` gives them to an ensemble
+that is there already.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -20,24 +19,8 @@ from surrogates.residual import Scores
 from surrogates.tables import CALIBRATION_FOLDS, KEPT_APART, Table, seed_table
 from surrogates.wrong_cells import load_function
 
-FILE = PRETRAINED / "known.safetensors"
 NUMBER = 200
 """Compounds; enough that real crystals stay where they were (docs/surrogates.md), few beside what a campaign measures."""
-
-
-@cache
-def known_scores() -> Scores:
-    """The shipped ones.
-
-    Raises:
-        FileNotFoundError: when the file is missing.
-    """
-    from safetensors.torch import load_file
-
-    if not FILE.exists():
-        raise FileNotFoundError(f"{FILE} is missing; make it with python -m surrogates.known")
-    tensors = load_file(FILE)
-    return Scores(tensors["described"].double(), tensors["z"].double())
 
 
 def scores_of_compounds(ensemble: Ensemble, table: Table, number: int = NUMBER) -> Scores:
@@ -51,16 +34,15 @@ def scores_of_compounds(ensemble: Ensemble, table: Table, number: int = NUMBER) 
 
 def main(
     data: Annotated[Path, typer.Option(envvar="AL_CRYSTAL_DATA", help="folder of the development data")],
+    ensemble: Annotated[Path, typer.Option(help="folder; default: the one shipped")] = PRETRAINED,
     shift: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, as in surrogates.train")] = None,
 ) -> None:
-    """Describe known compounds and write them beside the shipped ensemble."""
-    from safetensors.torch import save_file
-
+    """Describe known compounds and write them beside the weights of an ensemble."""
     torch.set_num_threads(1)
     table = seed_table(data, {}, load_function(shift) if shift else None).without(KEPT_APART).of_folds(CALIBRATION_FOLDS)
-    found = scores_of_compounds(Ensemble.pretrained("float32"), table)
-    save_file({"described": found.described.float(), "z": found.z.float()}, FILE)
-    typer.echo(f"{len(found.z)} compounds, z {float(found.z.mean()):+.2f} on average, {FILE.stat().st_size / 1e3:.0f} kB")
+    found = scores_of_compounds(Ensemble.load(ensemble, "float32"), table)
+    found.save(ensemble)
+    typer.echo(f"{len(found.z)} compounds, z {float(found.z.mean()):+.2f} on average")
 
 
 if __name__ == "__main__":

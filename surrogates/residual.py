@@ -22,6 +22,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -43,6 +44,8 @@ ITERATIONS = 60
 """Of the search for the hyperparameters; their values hardly move beyond."""
 LARGEST = 4.0
 """A feature counts as no further from its mean than this many standard deviations."""
+SCORES = "known.safetensors"
+"""Where an ensemble keeps what known compounds look like to it."""
 SMALLEST_STRAIN = 0.05
 """eV/atom, added before the logarithm of a strain energy is taken."""
 
@@ -59,6 +62,19 @@ class Scores(NamedTuple):
         known = ~residuals.isnan()
         z = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double()).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         return cls(description(rows, predicted)[known], z[known])
+
+    def save(self, folder: Path) -> None:
+        """Write SCORES into the folder of an ensemble, in single precision."""
+        from safetensors.torch import save_file
+
+        save_file({name: values.float().contiguous() for name, values in self._asdict().items()}, folder / SCORES)
+
+    @classmethod
+    def load(cls, folder: Path) -> Scores | None:
+        """Read what :meth:`save` wrote; None where the folder has none."""
+        from safetensors.torch import load_file
+
+        return cls(**{name: values.double() for name, values in load_file(folder / SCORES).items()}) if (folder / SCORES).exists() else None
 
 
 @dataclass(frozen=True)

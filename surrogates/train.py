@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from surrogates.ensemble import Ensemble
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
 from surrogates.inventions import invention_table
+from surrogates.known import scores_of_compounds
 from surrogates.learning import TrainingSettings, train_network
 from surrogates.network import Network, Output, mean_strain
 from surrogates.scales import refitted
@@ -138,6 +140,7 @@ def main(
     apart = table.of_folds(CALIBRATION_FOLDS), invented, deformed.of_folds(CALIBRATION_FOLDS) if deformed else None
     ensemble = calibrated(networks, *apart, Distance.fit(train.rows, seed))
     ensemble.report["pretraining"] = facts
+    ensemble = replace(ensemble, known=scores_of_compounds(ensemble, apart[0]))
     ensemble.save(output)
     typer.echo(f"{ensemble.members} members in {output}; {ensemble.calibration}; {ensemble.report['calibration']}")
 

@@ -16,7 +16,6 @@ from surrogates.calibration import Calibration, best_guess
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows, concatenate
 from surrogates.inputs import Inputs
-from surrogates.known import known_scores
 from surrogates.learning import TrainingSettings, huber, log_strain, row_loss
 from surrogates.network import Network, Output
 from surrogates.replay import replay_rows
@@ -87,7 +86,7 @@ def _residual(
         looked, _ = observation_table(looks, tuned.levels, settings)
         rows = concatenate([rows, looked.rows])
         errors = torch.cat([errors, _errors(tuned.networks, looked, None)[:, 0]])
-    return Residual.fit(Scores.of(rows, tuned.predict_rows(rows), -errors), known_scores())
+    return Residual.fit(Scores.of(rows, tuned.predict_rows(rows), -errors), tuned.known)
 
 
 def observation_table(

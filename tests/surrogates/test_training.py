@@ -6,12 +6,14 @@ import torch
 
 from al_crystal.crystal import Observation, Value
 from surrogates.ensemble import Ensemble
-from surrogates.known import NUMBER
+from surrogates.features import Rows
 from surrogates.replay import random_cell, replay_rows
+from surrogates.residual import Scores
 from surrogates.settings import SurrogateSettings
 from surrogates.training import fine_tune, observation_table, strain_labels
 from tests.surrogates.helpers import CRYSTALS, ROCK_SALT, batch, small_ensemble
 
+KNOWN = Scores.of(Rows.from_batch(batch()), small_ensemble().predict(batch()), torch.zeros(4))
 WARM = SurrogateSettings(start="warm", epochs=5)
 
 
@@ -203,9 +205,9 @@ def test_looks_teach_the_residual_and_no_network(labels):
 def test_labels_of_proposed_cells_teach_the_residual_by_the_network_that_did_not_learn_them(labels):
     proposals = [row.model_copy(update={"kind": "proposal"}) for row in labels]
     crowd = [row.model_copy(update={"group": f"{row.group}-{copy}"}) for row in proposals for copy in range(2)]
-    made = fine_tune(small_ensemble(), crowd, WARM, seed=0)
+    made = fine_tune(replace(small_ensemble(), known=KNOWN), crowd, WARM, seed=0)
     assert made.residual is not None
-    assert len(made.residual.scores) == len(crowd) + NUMBER
+    assert len(made.residual.scores) == len(crowd) + len(KNOWN.z)
     again = fine_tune(made, crowd, WARM, seed=0)  # a warm start: the residual is learned anew, not on top of itself
     assert again.residual is not None
-    assert len(again.residual.scores) == len(crowd) + NUMBER
+    assert len(again.residual.scores) == len(crowd) + len(KNOWN.z)
