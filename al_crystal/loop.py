@@ -16,7 +16,7 @@ from oracles.dft.labelling import DftLabeller
 from oracles.engine_queue import StillRunning
 from oracles.engines import make_engine
 from oracles.labelling import Labeller
-from oracles.screening import Screener
+from oracles.screening import LOOKS, Screener
 from surrogates.ensemble import Ensemble
 from surrogates.training import fine_tune
 
@@ -159,28 +159,31 @@ class Loop:
         left, posterior = [crystals[row] for row in rows], posterior[rows]
         looks = [first[row].proposal_properties[ENERGY] for row in rows]
         predictions = beliefs.predictions(left)
-        again = doubted(looks, predictions)
-        second = self.look(number, screener, [left[row] for row in again], attempt=1)
-        for row, label in zip(again, second, strict=True):
-            looks[row] = min(looks[row], label.proposal_properties.get(ENERGY, looks[row]), key=lambda look: look.value)
-        found = screenings(looks, predictions)
+        further: list[Label] = []
+        for attempt in range(1, LOOKS):
+            again = doubted(looks, predictions)
+            found = self.look(number, screener, [left[row] for row in again], attempt)
+            for row, label in zip(again, found, strict=True):
+                looks[row] = min(looks[row], label.proposal_properties.get(ENERGY, looks[row]), key=lambda look: look.value)
+            further += found
+        screened = screenings(looks, predictions)
         correction = Correction.before(self.history.state, number)
         if correction is not None and left:
-            energies = correction(found)
+            energies = correction(screened)
             posterior = corrected(posterior, energies)
             predictions = [corrected_prediction(*values) for values in zip(predictions, *energies, strict=True)]
         counts = {
             "screened": len(crystals),
             "screened_without_energy": len(crystals) - len(left),
-            "screened_again": len(again),
-            "screening_cpu_s": round(sum(label.cost.get("cpu_s", 0.0) for label in [*first, *second]), 1),
+            "screened_again": len(further),
+            "screening_cpu_s": round(sum(label.cost.get("cpu_s", 0.0) for label in [*first, *further]), 1),
         }
         self.terminal.line(
-            f"round {number}: screened {len(crystals)} ({len(again)} again), {len(left)} have an energy"
+            f"round {number}: screened {len(crystals)} ({len(further)} looks more), {len(left)} have an energy"
             + ("" if correction else "; nothing learned yet")
         )
         ids = [crystal.id for crystal in left]
-        return left, posterior, dict(zip(ids, zip(predictions, found, strict=True), strict=True)), counts
+        return left, posterior, dict(zip(ids, zip(predictions, screened, strict=True), strict=True)), counts
 
     def look(self, number: int, screener: Screener, crystals: list[Crystal], attempt: int) -> list[Label]:
         """What a look says of each crystal; another attempt has other random numbers."""

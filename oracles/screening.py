@@ -37,8 +37,8 @@ def look(crystal: Crystal, potential: Potential, settings: OracleSettings, seed:
     return race(crystal, potential, settings.first_look(potential.record.name), settings.relaxation, generator)
 
 
-LOOKS = 2
-"""The most looks at one crystal: the first, and another where that is doubted."""
+LOOKS = 3
+"""The most looks at one crystal: the first, and another as long as what was found is doubted."""
 
 
 @dataclass(frozen=True)
