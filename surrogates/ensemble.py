@@ -7,12 +7,13 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from al_crystal.crystal import ELEMENTS
 from surrogates.calibration import Calibration, best_guess
+from surrogates.compiled import Compiled
 from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 CHUNK = 512
-Numbers = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,6 @@ class Predictions:
         ]
 
 
-def runs_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively (elsewhere it is slower than float32)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 @dataclass(frozen=True)
 class Ensemble:
     """Several trunks of several heads each; every head is a member.
@@ -83,7 +78,6 @@ class Ensemble:
         calibration: from members and scales to a standard deviation.
         distance: from crystals to their distance from the training data.
         levels: levels of theory beyond the reference that corrections were learned for.
-        precision: number format of predictions.
         report: losses and held-out errors of the last training.
         residual: where a campaign has found the networks wrong about proposed cells; None before it has measured any.
         known: how far off the networks are about known compounds, which a residual learns beside (:mod:`surrogates.known`).
@@ -93,7 +87,6 @@ class Ensemble:
     calibration: Calibration
     distance: Distance
     levels: tuple[str, ...] = ()
-    precision: Numbers = "auto"
     report: dict[str, Any] = field(default_factory=dict)
     residual: Residual | None = None
     known: Scores | None = None
@@ -109,9 +102,8 @@ class Ensemble:
         return sum(network.settings.heads for network in self.networks)
 
     @cached_property
-    def _fast(self) -> tuple[Network, ...]:
-        low = self.precision == "bfloat16" or (self.precision == "auto" and runs_bfloat16())
-        return tuple(network.frozen(torch.bfloat16 if low else torch.float32) for network in self.networks)
+    def _compiled(self) -> tuple[Compiled, ...]:
+        return tuple(Compiled(network) for network in self.networks)
 
     def predict(self, batch: CrystalBatch, level_of_theory: str | None = None) -> Predictions:
         """Formation energy (eV/atom) and band gap (eV) of crystals in the cells they state, with calibrated uncertainty.
@@ -135,7 +127,7 @@ class Ensemble:
         with torch.inference_mode():
             for where in torch.arange(len(rows)).split(CHUNK):
                 inputs = Inputs.of(rows[where])
-                outputs = [network(inputs, source[where], level) for network in self._fast]
+                outputs = [network(inputs, source[where], level) for network in self._compiled]
                 parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), inputs))
         predicted = Predictions(
             members=torch.cat([part.members for part in parts], dim=1),
@@ -198,7 +190,7 @@ class Ensemble:
         (path / "ensemble.json").write_text(json.dumps(facts, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path, precision: Numbers = "auto") -> Ensemble:
+    def load(cls, folder: str | Path) -> Ensemble:
         """Read what :meth:`save` wrote.
 
         Raises:
@@ -226,12 +218,12 @@ class Ensemble:
         calibration = Calibration(**facts["calibration"])
         learned = {name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")}
         residual = Residual.of(learned) if learned else None
-        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), precision, facts["report"], residual, Scores.load(path))
+        return cls(tuple(networks), calibration, distance, tuple(facts["levels"]), facts["report"], residual, Scores.load(path))
 
     @classmethod
-    def pretrained(cls, precision: Numbers = "auto") -> Ensemble:
+    def pretrained(cls) -> Ensemble:
         """The ensemble shipped with the package (model card: ``surrogates/pretrained/MODEL_CARD.md``)."""
-        return cls.load(PRETRAINED, precision)
+        return cls.load(PRETRAINED)
 
     def with_levels(self, levels: tuple[str, ...]) -> Ensemble:
         """A deep copy whose networks have a (zero) correction for each further level of theory."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -182,7 +182,6 @@ def main(
     wrong_cells: Annotated[Path | None, typer.Option(help="output of surrogates.wrong_cells")] = None,
     shift: Annotated[str | None, typer.Option(help="MODULE:FUNCTION, as in training; without it two scales are compared")] = None,
     output: Annotated[Path, typer.Option(help="folder for evaluation.json and the figures")] = Path("surrogate_evaluation"),
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
     with_baselines: Annotated[bool, typer.Option("--baselines", help="also fit the baselines (some minutes)")] = False,
     curve: Annotated[
         float | None,
@@ -194,10 +193,7 @@ def main(
     from surrogates.figures import draw_all
 
     torch.set_num_threads(threads)
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise typer.BadParameter(f"{precision!r} given; auto, float32 or bfloat16", param_hint="--precision")
-    numbers: Any = precision
-    made = Ensemble.load(ensemble, numbers) if ensemble else Ensemble.pretrained(numbers)
+    made = Ensemble.load(ensemble) if ensemble else Ensemble.pretrained()
     convert = load_function(shift) if shift else None
     sets = TestSets.load(data, convert)
     report: dict[str, int] = {}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from surrogates import valence
 from surrogates.features import (
@@ -31,6 +32,7 @@ class Packed:
         crystal: ``(tokens,)`` the crystal of each token, numbered as given.
         slot: ``(tokens,)`` flat position of each token in the padded ``(n, most_elements)`` tensors.
         log_fraction: ``(tokens, 1)``.
+        starts: ``(n + 1,)`` where in the row the tokens of each crystal begin, in the order of ``order``, and where the last ones end.
         sizes: (crystals, elements) of each group.
     """
 
@@ -44,11 +46,12 @@ class Packed:
         self.slot = self.crystal * rows.elements.shape[1] + column
         fraction = (rows.counts / rows.counts.sum(1, keepdim=True)).flatten()[self.slot]
         self.log_fraction = fraction.clamp(min=1e-12).log()[:, None]
+        self.starts = functional.pad(number[self.order].cumsum(0), (1, 0))
         self.sizes = [(crystals, elements) for elements, crystals in enumerate(number.bincount().tolist()) if crystals]
 
     def pool(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean by fraction and maximum over the elements, ``(n, width)`` each, crystals as given."""
-        weighted = tokens * self.log_fraction.exp().to(tokens.dtype)
+        weighted = tokens * self.log_fraction.exp()
         pairs = [(mean.sum(1), part.amax(1)) for mean, part in self.groups(weighted, tokens)]
         mean, highest = (torch.cat(parts)[self.back] for parts in zip(*pairs, strict=True))
         return mean, highest

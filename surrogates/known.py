@@ -40,7 +40,7 @@ def main(
     """Describe known compounds and write them beside the weights of an ensemble."""
     torch.set_num_threads(1)
     table = seed_table(data, {}, load_function(shift) if shift else None).without(KEPT_APART).of_folds(CALIBRATION_FOLDS)
-    found = scores_of_compounds(Ensemble.load(ensemble, "float32"), table)
+    found = scores_of_compounds(Ensemble.load(ensemble), table)
     found.save(ensemble)
     typer.echo(f"{len(found.z)} compounds, z {float(found.z.mean()):+.2f} on average")
 

@@ -7,7 +7,6 @@ away from it.
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -103,7 +102,7 @@ class MixingLayer(nn.Module):
     def forward(self, tokens: torch.Tensor, packed: Packed) -> torch.Tensor:
         """``tokens`` (tokens, width) of the packed crystals; same shape back."""
         gate, key, value = self.attend(self.norm(tokens)).chunk(3, dim=1)
-        key = key + packed.log_fraction.to(key.dtype)
+        key = key + packed.log_fraction
         context = [(k.softmax(dim=1) * v).sum(1, keepdim=True).expand_as(v) for k, v in packed.groups(key, value)]
         mixed = torch.cat([part.reshape(-1, tokens.shape[1]) for part in context])
         tokens = tokens + self.project(gate.contiguous().sigmoid() * mixed)  # strided sigmoids are slow
@@ -136,8 +135,15 @@ class Strain(nn.Module):
     def forward(self, crystal: torch.Tensor, shape: torch.Tensor, log_volume: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``crystal`` (n, hidden), ``shape`` (n, SHAPE_FEATURES), ``log_volume`` (n,): strain and expected log volume, (heads, n)."""
         n = crystal.shape[0]
-        mixed = functional.silu(self.context(crystal).float() + self.shape(shape)).view(n, self.heads, -1).transpose(0, 1)
+        mixed = functional.silu(self.context(crystal) + self.shape(shape)).view(n, self.heads, -1).transpose(0, 1)
         mixed = functional.silu(mixed @ self.weight + self.bias)
+        volume, expected, features = self.volume(mixed, log_volume)
+        features = functional.silu(torch.cat([mixed, features], dim=2) @ self.second + self.second_bias)
+        return self.energy(volume, features), expected
+
+    def volume(self, mixed: torch.Tensor, log_volume: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of ``mixed`` (heads, n, width): what the volume costs (heads, n), the expected log volume (heads, n), and what the cost of the
+        shape depends on (heads, n, 3)."""
         expected = mixed @ self.expected
         r = log_volume[None, :, None] - expected
         beyond = (SMALLEST_LOG_VOLUME - r).clamp(min=0)
@@ -145,13 +151,16 @@ class Strain(nn.Module):
         log_b, log_c, log_d = (mixed @ self.stiffness + self.stiffness_bias).clamp(-4, 4).split(1, dim=2)
         c = torch.where(r < 0, log_c.clamp(max=2.2), log_d.clamp(max=2.2)).exp()
         volume = log_b.exp() * (torch.expm1(-c * r) + c * r) / (c * c) + 10 * beyond
-        features = torch.cat([mixed, r, r.square(), torch.exp(-r.clamp(min=-1.5)) - 1], dim=2)
-        features = functional.silu(features @ self.second + self.second_bias)
-        return (volume + functional.softplus(features @ self.last + self.last_bias))[..., 0], expected[..., 0]
+        features = torch.cat([r, r.square(), torch.exp(-r.clamp(min=-1.5)) - 1], dim=2)
+        return volume[..., 0], expected[..., 0], features
+
+    def energy(self, volume: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """``(heads, n)`` eV/atom: what the volume costs, and what the shape does."""
+        return volume + functional.softplus(features @ self.last + self.last_bias)[..., 0]
 
 
 class Network(nn.Module):
-    """One trunk with several heads. Everything but the look-ups of symmetric facts is a dense product, so it runs in bfloat16 too."""
+    """One trunk with several heads. For predictions it is laid out anew by :class:`surrogates.compiled.Compiled`."""
 
     properties: torch.Tensor
     facts: torch.Tensor
@@ -159,7 +168,6 @@ class Network(nn.Module):
     def __init__(self, settings: NetworkSettings, levels: int = 0) -> None:
         super().__init__()
         self.settings = settings
-        self.kept_tables: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         width, hidden, heads, head_hidden = settings.width, settings.hidden, settings.heads, settings.head_hidden
         self.register_buffer("properties", element_table().clone(), persistent=False)
         self.register_buffer("facts", space_group_table().clone(), persistent=False)
@@ -197,14 +205,13 @@ class Network(nn.Module):
 
     def trunk(self, inputs: Inputs, source: torch.Tensor) -> torch.Tensor:
         """``(n, hidden)`` description of each crystal without its cell; ``source`` is (n,) indices into :data:`SOURCES`."""
-        kind = self.counts.weight.dtype
-        elements, group_tokens, group_crystals = self.kept_tables or self.tables()
+        elements, group_tokens, group_crystals = self.tables()
         tokens = elements[inputs.elements] + group_tokens[inputs.space_group[inputs.packed.crystal]]
-        tokens = tokens + self.counts(inputs.tokens.to(kind))
+        tokens = tokens + self.counts(inputs.tokens)
         for layer in self.layers:
             tokens = layer(tokens, inputs.packed)
         mean, highest = inputs.packed.pool(self.norm(tokens))
-        crystal = self.gather(self.dropout(torch.cat([mean, highest, inputs.crystal.to(kind)], dim=1)))
+        crystal = self.gather(self.dropout(torch.cat([mean, highest, inputs.crystal], dim=1)))
         crystal = functional.silu(crystal + group_crystals[inputs.space_group] + self.source(source))
         return crystal + functional.silu(self.hidden(self.dropout(self.hidden_norm(crystal))))
 
@@ -213,8 +220,8 @@ class Network(nn.Module):
         older = source == OLDER
         if not older.any():
             return torch.zeros(len(source))
-        role = inputs.tokens[:, COUNT_FEATURES].float()  # -1 for an anion, 1 for a cation
-        each = self.older_scale.float()[inputs.elements, (role > 0).long()] * role.abs() * inputs.packed.log_fraction[:, 0].exp()
+        role = inputs.tokens[:, COUNT_FEATURES]  # -1 for an anion, 1 for a cation
+        each = self.older_scale[inputs.elements, (role > 0).long()] * role.abs() * inputs.packed.log_fraction[:, 0].exp()
         return torch.where(older, torch.zeros(len(source)).index_add(0, inputs.packed.crystal, each), 0.0)
 
     def cell(self, crystal: torch.Tensor, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -240,25 +247,11 @@ class Network(nn.Module):
         return all_levels.gather(0, level[None, None].expand(1, len(hidden), -1, -1))[0]
 
     def outputs(self, crystal: torch.Tensor, strain: torch.Tensor, expected: torch.Tensor) -> tuple[Output, torch.Tensor]:
-        """The heads on a trunk's description ``(n, hidden)``, and their hidden numbers ``(heads, n, head_hidden)`` in float32."""
-        hidden = functional.silu(self.head(crystal)).float().view(len(crystal), self.settings.heads, -1).transpose(0, 1)
+        """The heads on a trunk's description ``(n, hidden)``, and their hidden numbers ``(heads, n, head_hidden)``."""
+        hidden = functional.silu(self.head(crystal)).view(len(crystal), self.settings.heads, -1).transpose(0, 1)
         energy, gap, scale_energy, scale_gap, logit = (hidden @ self.head_weight + self.head_bias).unbind(2)
         return Output(energy, gap, scale_energy, scale_gap, logit, strain, expected), hidden
 
     def add_levels(self, number: int) -> None:
         """Append zero corrections for ``number`` further levels of theory."""
         self.level = nn.Parameter(torch.cat([self.level.detach(), torch.zeros(number, *self.level.shape[1:])]))
-
-    def frozen(self, dtype: torch.dtype) -> Network:
-        """A copy for predicting only: look-up tables made once, the trunk in ``dtype``.
-
-        The last products and the strain stay in float32, so that no output is rounded to eight bits.
-        """
-        low = copy.deepcopy(self).to(dtype)
-        low.strain = copy.deepcopy(self.strain)
-        low.strain.context = low.strain.context.to(dtype)
-        for name in ("head_weight", "head_bias", "level"):
-            setattr(low, name, nn.Parameter(getattr(self, name).detach().clone()))
-        with torch.no_grad():
-            low.kept_tables = low.tables()
-        return low.eval()

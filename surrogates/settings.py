@@ -27,6 +27,3 @@ class SurrogateSettings(BaseModel):
     unknown_noise_energy: float = Field(default=0.05, gt=0, description="eV/atom; error of a potential's energy that states none")
     unknown_noise_gap: float = Field(default=0.3, gt=0, description="eV; error of a non-reference gap that states none")
     prior_strength: float = Field(default=20.0, ge=0, description="how many labels the pretrained calibration counts for")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="number format of predictions; auto: bfloat16 where the processor multiplies it natively"
-    )

@@ -51,8 +51,7 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
         a new ensemble; ``report`` counts rows, what was left out and what contradicts itself, and states errors before and after.
     """
     if settings.start == "cold":
-        base = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-        ensemble = replace(base, precision=ensemble.precision)
+        ensemble = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
     levels = sorted({value.level_of_theory for row in observations for name, value in row.properties.items() if name in PROPERTIES})
     start = replace(ensemble.with_levels(tuple(levels)), residual=None)
     looks = [row for row in observations if row.kind == "look"]

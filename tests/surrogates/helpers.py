@@ -28,4 +28,4 @@ def small_ensemble(networks: int = 2) -> Ensemble:
         torch.manual_seed(0)
         made = tuple(Network(SMALL).eval() for _ in range(networks))
     rows = Rows.from_batch(batch())
-    return Ensemble(made, Calibration(), Distance.fit(rows, seed=0, axes=3, centres=4), precision="float32")
+    return Ensemble(made, Calibration(), Distance.fit(rows, seed=0, axes=3, centres=4))

@@ -16,7 +16,7 @@ from tests.surrogates.helpers import CRYSTALS, ROCK_SALT, batch, small_ensemble
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Ensemble.pretrained("float32")
+    return Ensemble.pretrained()
 
 
 def test_shapes_and_meaning(shipped):
@@ -101,9 +101,9 @@ def test_distance_grows_with_the_volume(shipped):
 def test_save_and_load_give_the_same_numbers(tmp_path):
     made = small_ensemble()
     made.save(tmp_path / "one")
-    first = Ensemble.load(tmp_path / "one", "float32")
+    first = Ensemble.load(tmp_path / "one")
     first.save(tmp_path / "two")
-    second = Ensemble.load(tmp_path / "two", "float32")
+    second = Ensemble.load(tmp_path / "two")
     expected = made.predict(batch()).mean
     torch.testing.assert_close(first.predict(batch()).mean, expected, atol=5e-3, rtol=5e-3)
     assert torch.equal(first.predict(batch()).mean, second.predict(batch()).mean)

@@ -54,7 +54,7 @@ def test_an_ensemble_keeps_its_own(tmp_path):
 
 def test_the_shipped_numbers_are_those_of_the_command(data_folder):
     table = seed_table(data_folder, {}, shift).without(KEPT_APART).of_folds(CALIBRATION_FOLDS)
-    ensemble = Ensemble.pretrained("float32")
+    ensemble = Ensemble.pretrained()
     found, shipped = scores_of_compounds(ensemble, table), ensemble.known
     assert shipped is not None
     assert torch.allclose(found.described, shipped.described, atol=0.01)

@@ -168,8 +168,8 @@ def test_what_is_saved_says_the_same(learned, tmp_path):
     _, tuned = learned
     rows = proposals(40, 6)
     tuned.save(tmp_path)
-    loaded = Ensemble.load(tmp_path, precision="float32")
-    half = Ensemble.load(tmp_path, precision="float32")
+    loaded = Ensemble.load(tmp_path)
+    half = Ensemble.load(tmp_path)
     assert torch.equal(loaded.predict_rows(rows).mean, half.predict_rows(rows).mean)
     assert loaded.residual is not None
     again = replace(loaded, residual=tuned.residual).predict_rows(rows)  # networks are kept in half precision, the residual as it is

@@ -66,7 +66,7 @@ def test_the_ensemble_it_starts_from_is_untouched(labels):
 
 @pytest.mark.slow
 def test_replay_keeps_what_was_known():
-    shipped = Ensemble.pretrained("float32")
+    shipped = Ensemble.pretrained()
     shifted = [observation(stretched(ROCK_SALT, 1 + 0.01 * step), energy=-1.0, group=str(step)) for step in range(16)]
     settings = SurrogateSettings(epochs=40)
     rows = replay_rows()[torch.arange(2000)]
@@ -85,7 +85,7 @@ def test_cold_starts_from_the_pretrained_one_and_warm_from_the_given(tmp_path):
     rows = [observation(crystal, energy=-1.0) for crystal in CRYSTALS]
     other = fine_tune(small_ensemble(), rows, WARM.model_copy(update={"epochs": 30, "learning_rate": 1e-2}), seed=0)
     settings = SurrogateSettings(start="cold", pretrained=str(tmp_path), epochs=2)
-    from_start = fine_tune(Ensemble.load(tmp_path, "float32"), rows, settings, seed=0)
+    from_start = fine_tune(Ensemble.load(tmp_path), rows, settings, seed=0)
     from_other = fine_tune(other, rows, settings, seed=0)
     assert torch.equal(from_start.predict(batch()).mean, from_other.predict(batch()).mean)
     warm = fine_tune(other, rows, settings.model_copy(update={"start": "warm"}), seed=0)

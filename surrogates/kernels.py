@@ -1,0 +1,208 @@
+"""Compiled kernels for what happens between the matrix products of a network that only predicts (:mod:`surrogates.compiled`).
+
+Half of the time of a network in plain torch goes into many small operations, each of which reads and writes whole tensors; here all that
+lies between two products is one pass, in which a row stays in the fastest cache. Every array is float32 and C-contiguous unless another
+type is named. Loops over the last axis are left to the compiler to vectorise, which it does where a division raises nothing and the
+exponential is :func:`_exp`.
+"""
+
+from __future__ import annotations
+
+from math import factorial
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+EPSILON = np.float32(1e-5)
+"""Of torch's layer norm."""
+SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-87.0), np.float32(88.0)
+"""Beyond these an exponential leaves the normal float32 numbers."""
+LOG2_E = np.float32(1 / np.log(2))
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
+"""The first holds so few bits that a whole number times it is exact."""
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+THIRD, FOURTH, FIFTH, SIXTH = (np.float32(1 / factorial(k)) for k in (3, 4, 5, 6))
+"""Of the power series of exp; for |r| <= ln(2) / 2 what is left out is below 1.3e-7 of the sum."""
+
+
+@intrinsic
+def _float_of_bits(context, bits):
+    """The float32 that has these 32 bits."""
+
+    def code(context, builder, signature, values):
+        return builder.bitcast(values[0], ir.FloatType())
+
+    return types.float32(types.int32), code
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _exp(x):
+    """exp(x) within two units in the last place: x = k ln 2 + r, the power series of r, and k into the exponent's bits."""
+    x = min(max(x, SMALLEST_EXPONENT), LARGEST_EXPONENT)
+    k = np.floor(x * LOG2_E + HALF)
+    r = x - k * LN2_HIGH - k * LN2_LOW
+    series = (((((SIXTH * r + FIFTH) * r + FOURTH) * r + THIRD) * r + HALF) * r + ONE) * r + ONE
+    return series * _float_of_bits((np.int32(k) + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _sigmoid(x):
+    return ONE / (ONE + _exp(-x))
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _normalise(row, out):
+    """Layer norm of one row, without the affine part, which the weights of the next product hold."""
+    width = row.shape[0]
+    total, square = ZERO, ZERO
+    for j in range(width):
+        total += row[j]
+    mean = total / np.float32(width)
+    for j in range(width):
+        square += (row[j] - mean) * (row[j] - mean)
+    scale = ONE / np.sqrt(square / np.float32(width) + EPSILON)
+    for j in range(width):
+        out[j] = (row[j] - mean) * scale
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def embed(tokens, elements, groups, element, group, normed):
+    """Add to each token ``(t, width)`` the rows of its element and its crystal's group, and normalise into ``normed``.
+
+    ``elements`` and ``groups`` are tables, ``element`` and ``group`` ``(t,)`` int64.
+    """
+    for i in range(tokens.shape[0]):
+        row, one, other = tokens[i], elements[element[i]], groups[group[i]]
+        for j in range(row.shape[0]):
+            row[j] += one[j] + other[j]
+        _normalise(row, normed[i])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def mix(attended, bias, fraction, starts, mixed):
+    """The average of the values of a crystal's elements, in proportion to ``fraction exp(key)``, through each element's gate.
+
+    ``attended`` ``(t, 3 width)`` holds gates, keys and values without their ``bias``; the tokens of crystal c are ``starts[c]`` to
+    ``starts[c + 1]`` (int64); the result goes into ``mixed`` ``(t, width)``.
+    """
+    width = mixed.shape[1]
+    highest, total, context = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    gate_bias, value_bias = bias[:width], bias[2 * width :]
+    for c in range(starts.shape[0] - 1):
+        first, end = starts[c], starts[c + 1]
+        key = attended[first, width : 2 * width]
+        for j in range(width):
+            highest[j] = key[j]
+            total[j] = ZERO
+            context[j] = ZERO
+        for i in range(first + 1, end):
+            key = attended[i, width : 2 * width]
+            for j in range(width):
+                highest[j] = max(highest[j], key[j])
+        for i in range(first, end):
+            key, value = attended[i, width : 2 * width], attended[i, 2 * width :]
+            share = fraction[i]
+            for j in range(width):
+                weight = share * _exp(key[j] - highest[j])  # the keys' own bias cancels
+                total[j] += weight
+                context[j] += weight * value[j]
+        for j in range(width):
+            context[j] = context[j] / total[j] + value_bias[j]
+        for i in range(first, end):
+            gate, out = attended[i, :width], mixed[i]
+            for j in range(width):
+                out[j] = context[j] * _sigmoid(gate[j] + gate_bias[j])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def add_and_normalise(tokens, product, bias, normed):
+    """``tokens += product + bias``, and the normalised sum into ``normed``; all ``(t, width)``."""
+    for i in range(tokens.shape[0]):
+        row, added = tokens[i], product[i]
+        for j in range(row.shape[0]):
+            row[j] += added[j] + bias[j]
+        _normalise(row, normed[i])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def silu(values, bias):
+    """``silu(values + bias)`` in place; ``values`` ``(m, k)``."""
+    for i in range(values.shape[0]):
+        row = values[i]
+        for j in range(row.shape[0]):
+            x = row[j] + bias[j]
+            row[j] = x * _sigmoid(x)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def pool(tokens, scale, offset, fraction, starts, order, pooled):
+    """Mean by fraction and maximum over each crystal's elements of ``scale tokens + offset``, into ``pooled`` ``(n, 2 width)``.
+
+    ``order[c]`` is the row of the crystal whose tokens are the c-th (int64).
+    """
+    width = tokens.shape[1]
+    for c in range(starts.shape[0] - 1):
+        mean, highest = pooled[order[c], :width], pooled[order[c], width:]
+        for j in range(width):
+            mean[j] = ZERO
+            highest[j] = -np.inf
+        for i in range(starts[c], starts[c + 1]):
+            row, share = tokens[i], fraction[i]
+            for j in range(width):
+                x = row[j] * scale[j] + offset[j]
+                mean[j] += share * x
+                highest[j] = max(highest[j], x)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def describe(crystals, groups, sources, group, source, normed):
+    """``silu(crystals + row of the group + row of the source)`` in place, normalised into ``normed``; ``crystals`` ``(n, hidden)``."""
+    for i in range(crystals.shape[0]):
+        row, one, other = crystals[i], groups[group[i]], sources[source[i]]
+        for j in range(row.shape[0]):
+            x = row[j] + one[j] + other[j]
+            row[j] = x * _sigmoid(x)
+        _normalise(row, normed[i])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def add_silu(values, product, bias):
+    """``values += silu(product + bias)``; ``(n, hidden)``."""
+    for i in range(values.shape[0]):
+        row, added = values[i], product[i]
+        for j in range(row.shape[0]):
+            x = added[j] + bias[j]
+            row[j] += x * _sigmoid(x)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def heads(product, bias, weight, offset, outputs):
+    """Outputs of every head into ``outputs`` ``(heads, outputs, n)``: ``silu(product + bias)`` times ``weight``.
+
+    ``product`` ``(n, heads hidden)`` is overwritten; ``weight`` ``(heads, outputs, hidden)``, ``offset`` ``(heads, outputs)``.
+    """
+    number, count, hidden = weight.shape
+    silu(product, bias)
+    for i in range(product.shape[0]):
+        for head in range(number):
+            row = product[i, head * hidden : (head + 1) * hidden]
+            for k in range(count):
+                column = weight[head, k]
+                total = ZERO
+                for j in range(hidden):
+                    total += row[j] * column[j]
+                outputs[head, k, i] = total + offset[head, k]
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def by_head(product, bias, mixed):
+    """``silu(product + bias)`` of ``(n, heads width)`` into ``mixed`` ``(heads, n, width)``."""
+    width = mixed.shape[2]
+    for i in range(product.shape[0]):
+        for head in range(mixed.shape[0]):
+            row, own, out = product[i, head * width : (head + 1) * width], bias[head * width : (head + 1) * width], mixed[head, i]
+            for j in range(width):
+                x = row[j] + own[j]
+                out[j] = x * _sigmoid(x)
