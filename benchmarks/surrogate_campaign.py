@@ -140,7 +140,8 @@ def main(
         rows.append(row)
         typer.echo("  ".join(f"{key} {value:.3f}".replace(".000", "") for key, value in row.items()))
     first, last = rows[0], rows[-1]
-    ratios = {name: last[name] / first[name] for name in first if name.startswith(("energy", "gap", "median", "real", "looked"))}
+    counted = [name for name in first if name.startswith(("energy", "gap", "median", "real", "looked")) and first[name]]
+    ratios = {name: last[name] / first[name] for name in counted}
     typer.echo("last round over first: " + "  ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
     same = last["energy in the proposed cell"] / last["energy, first ensemble"]
     typer.echo(f"belief over first ensemble, on the crystals of the last round: {same:.2f}")

@@ -6,6 +6,8 @@ The same numbers as :class:`surrogates.network.Network` in evaluation mode, to r
 from __future__ import annotations
 
 import copy
+import math
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,6 +24,24 @@ if TYPE_CHECKING:
     from surrogates.network import MixingLayer
 
 
+class Memory(threading.local):
+    """Room for what lies between two products, by name, used again from call to call: fresh memory costs a page fault every 4 kB."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> torch.Tensor:
+        """A tensor of that shape with anything in it, until the next call with this name in this thread."""
+        size = math.prod(shape)
+        if name not in self.kept or len(self.kept[name]) < size:
+            with torch.inference_mode(False):  # tensors that are made in inference mode may not be written to outside of it
+                self.kept[name] = torch.empty(size)
+        return self.kept[name][:size].view(shape)
+
+
+MEMORY = Memory()
+
+
 class Product:
     """A dense layer as the matrix ``(in, out)`` that a product takes from the right, and its bias as an array for a kernel to add.
 
@@ -35,9 +55,9 @@ class Product:
         self.matrix = weight.T.contiguous()
         self.bias = bias.numpy()
 
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """``(m, in)`` to ``(m, out)``, without the bias."""
-        return values @ self.matrix
+    def __call__(self, values: torch.Tensor, name: str) -> torch.Tensor:
+        """``(m, in)`` to ``(m, out)``, without the bias, in :data:`MEMORY` of that name."""
+        return _product(values, self.matrix, name)
 
 
 class Compiled:
@@ -52,15 +72,19 @@ class Compiled:
         network = copy.deepcopy(network).eval().requires_grad_(False)
         self.settings, self.network = network.settings, network
         elements, group_tokens, group_crystals = network.tables()
-        self.elements, self.groups = _array(elements + network.counts.bias), _array(group_tokens)
-        self.counts = network.counts.weight.detach().T.contiguous()
         mixing = cast("list[MixingLayer]", list(network.layers))
         self.layers = [
             (Product(layer.attend, layer.norm), Product(layer.project), Product(layer.expand, layer.second_norm), Product(layer.contract))
             for layer in mixing
         ]
+        width = network.settings.width
+        first = self.layers[0][0].matrix if self.layers else torch.eye(width)
+        first = first - first.mean(0)  # takes the mean of a token out, as normalising does
+        added = (elements + network.counts.bias, group_tokens, network.counts.weight.T)
+        beside = [torch.cat([part, part @ first], dim=1).contiguous() for part in added]
+        self.elements, self.groups, self.counts = beside[0].numpy(), beside[1].numpy(), beside[2]
         self.norm = _array(network.norm.weight), _array(network.norm.bias)
-        parts = network.gather.weight.detach().tensor_split([2 * network.settings.width], dim=1)
+        parts = network.gather.weight.detach().tensor_split([2 * width], dim=1)
         self.gather_pooled, self.gather_crystal = (part.T.contiguous() for part in parts)
         self.group_crystals = _array(group_crystals)
         self.sources = _array(network.source.weight + network.gather.bias)
@@ -72,6 +96,7 @@ class Compiled:
         self.context, self.shape = (layer.weight.detach().T.contiguous() for layer in (strain.context, strain.shape))
         self.context_bias = _array(strain.context.bias + strain.shape.bias)
 
+    @torch.inference_mode()
     def __call__(self, inputs: Inputs, source: torch.Tensor, level: int = 0) -> Output:
         """As :meth:`Network.forward`."""
         crystals = self.trunk(inputs, source)
@@ -83,38 +108,39 @@ class Compiled:
         """As :meth:`Network.trunk`."""
         packed, groups = inputs.packed, inputs.space_group.numpy()
         fraction, starts = packed.log_fraction[:, 0].exp().numpy(), packed.starts.numpy()
-        tokens = inputs.tokens @ self.counts
-        normed, mixed = torch.empty_like(tokens), torch.empty_like(tokens)
-        row, into = tokens.numpy(), normed.numpy()
-        kernels.embed(row, self.elements, self.groups, inputs.elements.numpy(), groups[packed.crystal.numpy()], into)
-        for attend, project, expand, contract in self.layers:
-            kernels.mix(attend(normed).numpy(), attend.bias, fraction, starts, mixed.numpy())
-            kernels.add_and_normalise(row, project(mixed).numpy(), project.bias, into)
-            wide = expand(normed)
+        product = _product(inputs.tokens, self.counts, "expanded")
+        number, width = len(product), self.settings.width
+        tokens, normed, mixed = (MEMORY(name, number, width) for name in ("tokens", "normed", "mixed"))
+        attended = MEMORY("attended", number, product.shape[1] - width) if self.layers else normed
+        row, into, here = tokens.numpy(), normed.numpy(), groups[packed.crystal.numpy()]
+        kernels.embed(product.numpy(), self.elements, self.groups, inputs.elements.numpy(), here, row, attended.numpy())
+        for index, (attend, project, expand, contract) in enumerate(self.layers):
+            attended = attend(normed, "attended") if index else attended  # the first is in the tables
+            kernels.mix(attended.numpy(), attend.bias, fraction, starts, mixed.numpy())
+            kernels.add_and_normalise(row, project(mixed, "added").numpy(), project.bias, into)
+            wide = expand(normed, "expanded")
             kernels.silu(wide.numpy(), expand.bias)
-            kernels.add_and_normalise(row, contract(wide).numpy(), contract.bias, into)
-        pooled = torch.empty(len(groups), 2 * tokens.shape[1])
+            kernels.add_and_normalise(row, contract(wide, "added").numpy(), contract.bias, into)
+        pooled = MEMORY("pooled", len(groups), 2 * width)
         kernels.pool(into, *self.norm, fraction, starts, packed.order.numpy(), pooled.numpy())
-        crystals = inputs.crystal @ self.gather_crystal
-        crystals.addmm_(pooled, self.gather_pooled)
-        normed = torch.empty_like(crystals)
+        crystals = _product(inputs.crystal, self.gather_crystal, "crystals").addmm_(pooled, self.gather_pooled)
+        normed = MEMORY("normed", *crystals.shape)
         kernels.describe(crystals.numpy(), self.group_crystals, self.sources, groups, source.numpy(), normed.numpy())
-        kernels.add_silu(crystals.numpy(), self.hidden(normed).numpy(), self.hidden.bias)
+        kernels.add_silu(crystals.numpy(), self.hidden(normed, "added").numpy(), self.hidden.bias)
         return crystals
 
     def outputs(self, crystals: torch.Tensor, level: int) -> torch.Tensor:
         """``(heads, OUTPUTS, n)`` of the heads, at a level of theory."""
         outputs = torch.empty(self.settings.heads, OUTPUTS, len(crystals))
-        product = self.head(crystals).numpy()
+        product = self.head(crystals, "expanded").numpy()
         kernels.heads(product, self.head.bias, self.head_weights[level], self.head_offset, outputs.numpy())
         return outputs
 
     def cell(self, crystals: torch.Tensor, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`Network.cell`."""
         strain = self.network.strain
-        product = crystals @ self.context
-        product.addmm_(inputs.shape, self.shape)
-        mixed = torch.empty(self.settings.heads, len(crystals), self.settings.cell_hidden)
+        product = _product(crystals, self.context, "expanded").addmm_(inputs.shape, self.shape)
+        mixed = MEMORY("mixed", self.settings.heads, len(crystals), self.settings.cell_hidden)
         kernels.by_head(product.numpy(), self.context_bias, mixed.numpy())
         mixed = mixed @ strain.weight
         _silu(mixed, strain.bias)
@@ -123,6 +149,10 @@ class Compiled:
         _silu(features, strain.second_bias)
         energy = strain.energy(volume, features)
         return torch.where(inputs.known, energy, 0.0), expected
+
+
+def _product(values: torch.Tensor, matrix: torch.Tensor, name: str) -> torch.Tensor:
+    return torch.mm(values, matrix, out=MEMORY(name, len(values), matrix.shape[1]))
 
 
 def _silu(values: torch.Tensor, bias: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from al_crystal.crystal import element_volumes
+from surrogates import kernels
 
 if TYPE_CHECKING:
     from al_crystal.crystal import CrystalBatch
@@ -205,14 +206,11 @@ def count_features(rows: Rows) -> torch.Tensor:
 
 
 def pooled_properties(rows: Rows, properties: torch.Tensor) -> torch.Tensor:
-    """``(n, 4 p)``: mean and standard deviation by fraction, highest and lowest over the elements; ``properties`` is ``(n, most, p)``."""
-    fraction = (rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6))[:, :, None]
-    padding = (rows.elements == 0)[:, :, None]
-    mean = (fraction * properties).sum(1)
-    deviation = ((fraction * properties.square()).sum(1) - mean.square()).clamp(min=1e-6).sqrt()
-    highest = properties.masked_fill(padding, -9.0).amax(1)
-    lowest = properties.masked_fill(padding, 9.0).amin(1)
-    return torch.cat([mean, deviation, highest, lowest], dim=1)
+    """``(n, 4 p)``: mean and standard deviation by fraction, highest and lowest over the elements; ``properties`` ``(numbers, p)``."""
+    pooled = torch.empty(len(rows), 4 * properties.shape[1])
+    fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
+    kernels.pool_properties(properties.numpy(), rows.elements.contiguous().numpy(), fraction.numpy(), pooled.numpy())
+    return pooled
 
 
 @cache

@@ -93,7 +93,7 @@ class Inputs:
     def of(cls, rows: Rows) -> Inputs:
         """The inputs of some crystals."""
         packed = Packed(rows)
-        pooled = pooled_properties(rows, element_table()[rows.elements])
+        pooled = pooled_properties(rows, element_table())
         log_volume, shape = cell_features(rows)
         charges = valence.valences(rows)
         return cls(

@@ -22,6 +22,8 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-87.0), np.float32(88.0)
 LOG2_E = np.float32(1 / np.log(2))
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
 """The first holds so few bits that a whole number times it is exact."""
+SMALLEST_VARIANCE = np.float32(1e-6)
+"""Of a property among the elements of a crystal."""
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 THIRD, FOURTH, FIFTH, SIXTH = (np.float32(1 / factorial(k)) for k in (3, 4, 5, 6))
 """Of the power series of exp; for |r| <= ln(2) / 2 what is left out is below 1.3e-7 of the sum."""
@@ -68,16 +70,27 @@ def _normalise(row, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def embed(tokens, elements, groups, element, group, normed):
-    """Add to each token ``(t, width)`` the rows of its element and its crystal's group, and normalise into ``normed``.
+def embed(product, elements, groups, element, group, tokens, first):
+    """Tokens ``(t, width)``, and what the first product makes of them once they are normalised, ``first`` ``(t, outputs)``.
 
-    ``elements`` and ``groups`` are tables, ``element`` and ``group`` ``(t,)`` int64.
+    A token is a row of ``elements`` plus a row of ``groups`` plus what its counts add, so the product of each with the first matrix can
+    stand beside it in the tables, which are ``(numbers, width + outputs)``; ``product`` ``(t, width + outputs)`` holds the counts'. With
+    the mean taken out by the matrix all that normalising adds is the scale. ``element`` and ``group`` ``(t,)`` int64.
     """
+    width, outputs = tokens.shape[1], first.shape[1]
     for i in range(tokens.shape[0]):
-        row, one, other = tokens[i], elements[element[i]], groups[group[i]]
-        for j in range(row.shape[0]):
-            row[j] += one[j] + other[j]
-        _normalise(row, normed[i])
+        own, one, other = product[i], elements[element[i]], groups[group[i]]
+        row, out = tokens[i], first[i]
+        total, square = ZERO, ZERO
+        for j in range(width):
+            row[j] = own[j] + one[j] + other[j]
+            total += row[j]
+        mean = total / np.float32(width)
+        for j in range(width):
+            square += (row[j] - mean) * (row[j] - mean)
+        scale = ONE / np.sqrt(square / np.float32(width) + EPSILON)
+        for j in range(outputs):
+            out[j] = (own[width + j] + one[width + j] + other[width + j]) * scale
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -206,3 +219,31 @@ def by_head(product, bias, mixed):
             for j in range(width):
                 x = row[j] + own[j]
                 out[j] = x * _sigmoid(x)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def pool_properties(properties, elements, fraction, pooled):
+    """Mean and standard deviation by fraction, highest and lowest over a crystal's elements of each property, into ``(n, 4 properties)``.
+
+    ``properties`` is a table by atomic number; ``elements`` ``(n, most)`` int64 atomic numbers, 0 for padding; ``fraction`` ``(n, most)``.
+    """
+    count = properties.shape[1]
+    for i in range(elements.shape[0]):
+        mean, square = pooled[i, :count], pooled[i, count : 2 * count]
+        highest, lowest = pooled[i, 2 * count : 3 * count], pooled[i, 3 * count :]
+        for j in range(count):
+            mean[j] = ZERO
+            square[j] = ZERO
+            highest[j] = -np.inf
+            lowest[j] = np.inf
+        for k in range(elements.shape[1]):
+            if elements[i, k] == 0:
+                continue
+            row, share = properties[elements[i, k]], fraction[i, k]
+            for j in range(count):
+                mean[j] += share * row[j]
+                square[j] += share * row[j] * row[j]
+                highest[j] = max(highest[j], row[j])
+                lowest[j] = min(lowest[j], row[j])
+        for j in range(count):
+            square[j] = np.sqrt(max(square[j] - mean[j] * mean[j], SMALLEST_VARIANCE))

@@ -144,11 +144,11 @@ class Strain(nn.Module):
     def volume(self, mixed: torch.Tensor, log_volume: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of ``mixed`` (heads, n, width): what the volume costs (heads, n), the expected log volume (heads, n), and what the cost of the
         shape depends on (heads, n, 3)."""
-        expected = mixed @ self.expected
+        expected, stiffness = (mixed @ torch.cat([self.expected, self.stiffness], dim=2)).split([1, 3], dim=2)
         r = log_volume[None, :, None] - expected
         beyond = (SMALLEST_LOG_VOLUME - r).clamp(min=0)
         r = r.clamp(SMALLEST_LOG_VOLUME, -2 * SMALLEST_LOG_VOLUME)
-        log_b, log_c, log_d = (mixed @ self.stiffness + self.stiffness_bias).clamp(-4, 4).split(1, dim=2)
+        log_b, log_c, log_d = (stiffness + self.stiffness_bias).clamp(-4, 4).split(1, dim=2)
         c = torch.where(r < 0, log_c.clamp(max=2.2), log_d.clamp(max=2.2)).exp()
         volume = log_b.exp() * (torch.expm1(-c * r) + c * r) / (c * c) + 10 * beyond
         features = torch.cat([r, r.square(), torch.exp(-r.clamp(min=-1.5)) - 1], dim=2)

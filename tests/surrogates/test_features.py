@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from al_crystal.crystal import ELEMENTS, Crystal, CrystalBatch, expected_volume_per_atom
-from surrogates.features import Rows, cell_features, element_table, occupation_features, space_group_table, space_groups
+from surrogates.features import Rows, cell_features, element_table, occupation_features, pooled_properties, space_group_table, space_groups
 from surrogates.inputs import Inputs
 from tests.surrogates.helpers import CRYSTALS, ORTHORHOMBIC, PEROVSKITE, ROCK_SALT, batch
 
@@ -134,3 +134,18 @@ def test_occupation_compares_counts_with_the_multiplicities_of_pyxtal(crystal):
     logs = np.log([*multiplicities, min(orbits), sum(orbits) / len(counts), max(orbits), sum(counts)])
     broken = sum(count % max(sizes) != 0 for count in counts)
     assert found == pytest.approx([*logs, fixed, broken, sum(count < free for count in counts), len(counts)], abs=1e-4)
+
+
+def test_pooled_properties_are_moments_and_extremes_over_the_elements():
+    table = torch.tensor([[9.0, -9.0], [1.0, 2.0], [3.0, 2.0], [-1.0, 5.0]])  # the first row is padding and never counts
+    rows = Rows(
+        torch.tensor([[1, 2, 0], [3, 0, 0]]),
+        torch.tensor([[1.0, 3.0, 0.0], [2.0, 0.0, 0.0]]),
+        torch.tensor([1, 1]),
+        torch.full((2, 6), torch.nan),
+    )
+    mean, deviation, highest, lowest = pooled_properties(rows, table).split(2, dim=1)
+    torch.testing.assert_close(mean, torch.tensor([[2.5, 2.0], [-1.0, 5.0]]))
+    torch.testing.assert_close(deviation, torch.tensor([[0.75**0.5, 1e-3], [1e-3, 1e-3]]))
+    torch.testing.assert_close(highest, torch.tensor([[3.0, 2.0], [-1.0, 5.0]]))
+    torch.testing.assert_close(lowest, torch.tensor([[1.0, 2.0], [-1.0, 5.0]]))
