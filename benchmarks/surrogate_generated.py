@@ -3,9 +3,9 @@
 Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5] [--number 100] [--workers 2] [--output FILE.json]
 
 In every round a campaign trains a sampler on the surrogate of that round and draws a pool. This takes a random sample of the pools of the
-rounds named (no acquisition, no look has chosen among them), looks at every crystal as often as a campaign does at most, with its potential, and keeps the
-lowest energy in the proposed cell, and prints the errors of that round's surrogate and of the first ensemble: best guesses, eV/atom; crystals
-without an energy are counted. The campaign may still be running; its history is not touched.
+rounds named (no acquisition, no look has chosen among them), looks at every crystal as often as a campaign does at most, with its
+potential, and keeps the lowest energy in the proposed cell. Printed are the errors of that round's surrogate and of the first ensemble:
+best guesses, eV/atom; crystals without an energy are counted. The campaign may still be running; its history is not touched.
 """
 
 from __future__ import annotations
