@@ -179,7 +179,7 @@ class Loop:
             "screening_cpu_s": round(sum(label.cost.get("cpu_s", 0.0) for label in [*first, *further]), 1),
         }
         self.terminal.line(
-            f"round {number}: screened {len(crystals)} ({len(further)} looks more), {len(left)} have an energy"
+            f"round {number}: screened {len(crystals)} ({len(further)} further looks), {len(left)} have an energy"
             + ("" if correction else "; nothing learned yet")
         )
         ids = [crystal.id for crystal in left]
