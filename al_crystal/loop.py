@@ -31,13 +31,14 @@ from .crystal import (
     Look,
     Prediction,
     Screening,
+    Value,
     crystals_from_frame,
     crystals_to_frame,
 )
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, doubted, hopeful, measured, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, measured, repeated, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -160,13 +161,13 @@ class Loop:
         looks = [first[row].proposal_properties[ENERGY] for row in rows]
         predictions = beliefs.predictions(left)
         further: list[Label] = []
-        for attempt in range(1, LOOKS):
-            again = doubted(looks, predictions)
-            found = self.look(number, screener, [left[row] for row in again], attempt)
-            for row, label in zip(again, found, strict=True):
-                looks[row] = min(looks[row], label.proposal_properties.get(ENERGY, looks[row]), key=lambda look: look.value)
-            further += found
-        screened = screenings(looks, predictions)
+
+        def again(rows: list[int], attempt: int) -> list[Value | None]:
+            found = self.look(number, screener, [left[row] for row in rows], attempt)
+            further.extend(found)
+            return [label.proposal_properties.get(ENERGY) for label in found]
+
+        screened = screenings(repeated(looks, predictions, again, LOOKS), predictions)
         correction = Correction.before(self.history.state, number)
         if correction is not None and left:
             energies = correction(screened)

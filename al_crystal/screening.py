@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,22 @@ def doubted(looks: Sequence[Value], predictions: Sequence[Prediction]) -> list[i
     return [
         row for row, (look, one) in enumerate(zip(looks, predictions, strict=True)) if look.value - one.mean.get(ENERGY, np.inf) > DOUBTED
     ]
+
+
+def repeated(
+    looks: Sequence[Value], predictions: Sequence[Prediction], again: Callable[[list[int], int], Sequence[Value | None]], most: int
+) -> list[Value]:
+    """The lowest look at each crystal, where those that are doubted are repeated until they are not, or until there are ``most``.
+
+    ``again(rows, attempt)`` looks once more at these rows; None where no arrangement fits.
+    """
+    lowest = list(looks)
+    for attempt in range(1, most):
+        rows = doubted(lowest, predictions)
+        for row, look in zip(rows, again(rows, attempt) if rows else [], strict=True):
+            if look is not None and look.value < lowest[row].value:
+                lowest[row] = look
+    return lowest
 
 
 def corrected(posterior: PoolPosterior, energies: tuple[np.ndarray, np.ndarray]) -> PoolPosterior:

@@ -55,8 +55,8 @@ def _sigmoid(x):
 
 
 @njit(fastmath=True, error_model="numpy", inline="always")
-def _normalise(row, out):
-    """Layer norm of one row, without the affine part, which the weights of the next product hold."""
+def _mean_and_scale(row):
+    """What a layer norm subtracts from a row and then multiplies it with; its affine part is in the weights of the next product."""
     width = row.shape[0]
     total, square = ZERO, ZERO
     for j in range(width):
@@ -64,8 +64,13 @@ def _normalise(row, out):
     mean = total / np.float32(width)
     for j in range(width):
         square += (row[j] - mean) * (row[j] - mean)
-    scale = ONE / np.sqrt(square / np.float32(width) + EPSILON)
-    for j in range(width):
+    return mean, ONE / np.sqrt(square / np.float32(width) + EPSILON)
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _normalise(row, out):
+    mean, scale = _mean_and_scale(row)
+    for j in range(row.shape[0]):
         out[j] = (row[j] - mean) * scale
 
 
@@ -81,14 +86,9 @@ def embed(product, elements, groups, element, group, tokens, first):
     for i in range(tokens.shape[0]):
         own, one, other = product[i], elements[element[i]], groups[group[i]]
         row, out = tokens[i], first[i]
-        total, square = ZERO, ZERO
         for j in range(width):
             row[j] = own[j] + one[j] + other[j]
-            total += row[j]
-        mean = total / np.float32(width)
-        for j in range(width):
-            square += (row[j] - mean) * (row[j] - mean)
-        scale = ONE / np.sqrt(square / np.float32(width) + EPSILON)
+        _, scale = _mean_and_scale(row)
         for j in range(outputs):
             out[j] = (own[width + j] + one[width + j] + other[width + j]) * scale
 

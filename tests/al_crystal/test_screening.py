@@ -19,6 +19,7 @@ from al_crystal.screening import (
     doubted,
     hopeful,
     observations_of_looks,
+    repeated,
 )
 from tests.al_crystal.examples import crystal
 
@@ -111,6 +112,23 @@ def test_a_look_far_above_the_surrogate_is_doubted():
     assert doubted(looks, predictions) == [3, 4]
     silent = [one.model_copy(update={"mean": {}}) for one in predictions]
     assert doubted(looks, silent) == []  # a campaign whose surrogate says nothing of energies
+
+
+def test_looks_are_repeated_while_they_are_doubted_and_the_lowest_counts():
+    looks = [_screening(-1.0 + above, -1.0).formation_energy_per_atom for above in (0.0, 1.0, 2.0, 3.0)]
+    predictions = [_screening(-1.0, -1.0).surrogate for _ in looks]
+    finds = {(1, 1): -1.1, (2, 1): 5.0, (3, 1): None, (2, 2): 0.5, (3, 2): -0.2}  # by row and attempt
+    asked = []
+
+    def again(rows, attempt):
+        asked.append((attempt, rows))
+        return [None if finds[row, attempt] is None else looks[row].model_copy(update={"value": finds[row, attempt]}) for row in rows]
+
+    found = repeated(looks, predictions, again, most=3)
+    assert asked == [(1, [1, 2, 3]), (2, [2, 3])]
+    assert [look.value for look in found] == [-1.0, -1.1, 0.5, -0.2]
+    assert repeated(looks, predictions, again, most=1) == looks
+    assert len(asked) == 2
 
 
 def test_looks_that_were_passed_over_teach_what_a_label_would_have_found():
