@@ -35,7 +35,7 @@ class Memory(threading.local):
         size = math.prod(shape)
         if name not in self.kept or len(self.kept[name]) < size:
             with torch.inference_mode(False):  # tensors that are made in inference mode may not be written to outside of it
-                self.kept[name] = torch.empty(size)
+                self.kept[name] = torch.empty(size, dtype=torch.float32)
         return self.kept[name][:size].view(shape)
 
 
@@ -131,7 +131,7 @@ class Compiled:
 
     def outputs(self, crystals: torch.Tensor, level: int) -> torch.Tensor:
         """``(heads, OUTPUTS, n)`` of the heads, at a level of theory."""
-        outputs = torch.empty(self.settings.heads, OUTPUTS, len(crystals))
+        outputs = torch.empty(self.settings.heads, OUTPUTS, len(crystals), dtype=torch.float32)
         product = self.head(crystals, "expanded").numpy()
         kernels.heads(product, self.head.bias, self.head_weights[level], self.head_offset, outputs.numpy())
         return outputs

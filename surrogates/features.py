@@ -207,7 +207,7 @@ def count_features(rows: Rows) -> torch.Tensor:
 
 def pooled_properties(rows: Rows, properties: torch.Tensor) -> torch.Tensor:
     """``(n, 4 p)``: mean and standard deviation by fraction, highest and lowest over the elements; ``properties`` ``(numbers, p)``."""
-    pooled = torch.empty(len(rows), 4 * properties.shape[1])
+    pooled = torch.empty(len(rows), 4 * properties.shape[1], dtype=torch.float32)
     fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
     kernels.pool_properties(properties.numpy(), rows.elements.contiguous().numpy(), fraction.numpy(), pooled.numpy())
     return pooled
