@@ -1,6 +1,6 @@
 """The surrogate alone about what its own sampler generates: before and after a campaign's rounds, on a random sample of each pool.
 
-Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5] [--number 100] [--workers 2] [--output FILE.json]
+Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5] [--number 100] [--looks 3] [--output FILE.json]
 
 In every round a campaign trains a sampler on the surrogate of that round and draws a pool. This takes a random sample of the pools of the
 rounds named (no acquisition, no look has chosen among them), looks at every crystal ``--looks`` times with its potential (default: as

@@ -22,6 +22,8 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-87.0), np.float32(88.0)
 LOG2_E = np.float32(1 / np.log(2))
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
 """The first holds so few bits that a whole number times it is exact."""
+LARGEST = np.finfo(np.float32).max
+"""Where a maximum or minimum begins: infinities are not numbers that fast arithmetic may be given."""
 SMALLEST_VARIANCE = np.float32(1e-6)
 """Of a property among the elements of a crystal."""
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -160,7 +162,7 @@ def pool(tokens, scale, offset, fraction, starts, order, pooled):
         mean, highest = pooled[order[c], :width], pooled[order[c], width:]
         for j in range(width):
             mean[j] = ZERO
-            highest[j] = -np.inf
+            highest[j] = -LARGEST
         for i in range(starts[c], starts[c + 1]):
             row, share = tokens[i], fraction[i]
             for j in range(width):
@@ -234,8 +236,8 @@ def pool_properties(properties, elements, fraction, pooled):
         for j in range(count):
             mean[j] = ZERO
             square[j] = ZERO
-            highest[j] = -np.inf
-            lowest[j] = np.inf
+            highest[j] = -LARGEST
+            lowest[j] = LARGEST
         for k in range(elements.shape[1]):
             if elements[i, k] == 0:
                 continue
