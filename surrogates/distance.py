@@ -35,7 +35,7 @@ class Distance:
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """``(n,)``: 0 inside the data, growing outside in units of the spacing; +10 for every unknown element."""
         position = (_descriptor(inputs) - self.offset) @ self.projection
-        nearest = _nearest(position, self.centres)
+        nearest = torch.cdist(position, self.centres).amin(1)
         outside = (nearest / self.spacing - 1).clamp(min=0) + (inputs.log_volume.abs() / self.widest - 1).clamp(min=0)
         unknown = torch.zeros_like(nearest).index_add(0, inputs.packed.crystal, (~self.seen[inputs.elements]).float())
         return outside + UNKNOWN_ELEMENT * unknown
@@ -63,17 +63,11 @@ class Distance:
         position = (descriptor - offset) @ projection
         means = MiniBatchKMeans(min(centres, len(rows)), random_state=seed, n_init=1, batch_size=4096).fit(position.numpy())
         middle = torch.tensor(means.cluster_centers_, dtype=torch.float32)
-        nearest = torch.cat([_nearest(part, middle) for part in position.split(4096)])
+        nearest = torch.cat([torch.cdist(part, middle).amin(1) for part in position.split(4096)])
         seen = torch.zeros(len(element_table()), dtype=torch.bool)
         seen[rows.elements.unique()] = True
         seen[0] = False
         return cls(offset, projection, middle, nearest.quantile(0.95), inputs.log_volume[inputs.known].abs().quantile(0.99), seen)
-
-
-def _nearest(position: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """``(n,)`` distance of each position to the nearest centre; the squares' common part is added last, twice as fast as torch's cdist."""
-    least = torch.addmm(centres.square().sum(1), position, centres.T, alpha=-2).amin(1)
-    return (least + position.square().sum(1)).clamp(min=0).sqrt()
 
 
 def _descriptor(inputs: Inputs) -> torch.Tensor:

@@ -142,8 +142,8 @@ class Strain(nn.Module):
         return self.energy(volume, features), expected
 
     def volume(self, mixed: torch.Tensor, log_volume: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of ``mixed`` (heads, n, width): what the volume costs (heads, n), the expected log volume (heads, n), and what the cost of the
-        shape depends on (heads, n, 3)."""
+        """Of ``mixed`` (heads, n, width), with the formula above: what the volume costs, eV/atom (heads, n), the expected log of the volume
+        per atom over the composition's estimate (heads, n), and what the cost of the shape depends on (heads, n, 3)."""
         expected, stiffness = (mixed @ torch.cat([self.expected, self.stiffness], dim=2)).split([1, 3], dim=2)
         r = log_volume[None, :, None] - expected
         beyond = (SMALLEST_LOG_VOLUME - r).clamp(min=0)
@@ -155,7 +155,7 @@ class Strain(nn.Module):
         return volume[..., 0], expected[..., 0], features
 
     def energy(self, volume: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """``(heads, n)`` eV/atom: what the volume costs, and what the shape does."""
+        """``(heads, n)`` eV/atom: what the volume costs, and what the shape does, of the second layer's ``features`` (heads, n, width)."""
         return volume + functional.softplus(features @ self.last + self.last_bias)[..., 0]
 
 

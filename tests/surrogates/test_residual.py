@@ -169,8 +169,7 @@ def test_what_is_saved_says_the_same(learned, tmp_path):
     rows = proposals(40, 6)
     tuned.save(tmp_path)
     loaded = Ensemble.load(tmp_path)
-    half = Ensemble.load(tmp_path)
-    assert torch.equal(loaded.predict_rows(rows).mean, half.predict_rows(rows).mean)
+    assert torch.equal(loaded.predict_rows(rows).mean, Ensemble.load(tmp_path).predict_rows(rows).mean)
     assert loaded.residual is not None
     again = replace(loaded, residual=tuned.residual).predict_rows(rows)  # networks are kept in half precision, the residual as it is
     assert torch.equal(again.mean, loaded.predict_rows(rows).mean)
