@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from surrogates.network import Output, mean_strain
+from surrogates import kernels
+from surrogates.network import NATURAL_ENERGY, Output
 
 NINETY = 1.6449
 """Half width of the central 90 % interval of a normal distribution, in standard deviations."""
@@ -50,25 +51,14 @@ class Calibration(BaseModel):
     gap: PropertyCalibration = PropertyCalibration()
     strain: float = Field(default=0.3, ge=0, description="relative error of the strain energy")
 
-    def __call__(self, output: Output, distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(n, 2)`` standard deviations in eV/atom and eV, of member outputs ``(s, n)`` and distances ``(n,)``; and ``(n, 2)`` how far
-        the means of the beliefs lie above what the members say. The strain's own error makes a belief less sure and leans nowhere."""
-        parts = zip((self.energy, self.gap), inputs(output), strict=True)
-        own = torch.stack([part.variance(*values, distance) for part, values in parts], dim=1)
-        strain = self.strain * mean_strain(output.strain)
-        total = own + torch.stack([strain.square(), torch.zeros_like(strain)], dim=1)
+    def __call__(self, said: Consensus, distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(n, 2)`` standard deviations in eV/atom and eV of what members say at distances ``(n,)``; and ``(n, 2)`` how far the means
+        of the beliefs lie above it. The strain's own error makes a belief less sure and leans nowhere."""
+        parts = zip((self.energy, self.gap), said.scale.T, said.spread.T, strict=True)
+        own = torch.stack([part.variance(scale, spread, distance) for part, scale, spread in parts], dim=1)
+        total = own.clone()
+        total[:, 0] += (self.strain * said.strain).square()
         return total.sqrt(), torch.tensor([self.energy.lean, self.gap.lean]) * own.sqrt()
-
-
-def inputs(output: Output) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """For energy and gap: the learned scale, averaged in logarithms as it is learned, and the members' standard deviation, ``(n,)`` each.
-
-    Gaps below zero count as they are: members that agree on a metal only because they are cut off there do not agree.
-    """
-    return [
-        (output.log_scale_energy.clamp(-7, 3).mean(0).exp(), spread(output.energy + output.strain)),
-        (output.log_scale_gap.clamp(-7, 3).mean(0).exp(), spread(output.gap)),
-    ]
 
 
 CAUTION = 0.1
@@ -77,15 +67,31 @@ counts. Optimism is what a sampler feeds on, and it is largest where an ensemble
 docs/surrogates.md."""
 
 
-def best_guess(output: Output) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(n,)`` formation energies in the stated cells (eV/atom) and gaps (eV): what the members say together, with CAUTION."""
-    scale = inputs(output)[0][0].clamp(max=1)
-    return output.energy.mean(0) + CAUTION * scale.square() + mean_strain(output.strain), output.gap.clamp(min=0).mean(0)
+class Consensus(NamedTuple):
+    """What members say together of ``n`` crystals; columns are energy (eV/atom) and gap (eV).
 
+    Attributes:
+        guess: ``(n, 2)`` best guesses in the stated cells: plain averages, and of energies CAUTION and ``strain`` beside.
+        scale: ``(n, 2)`` learned error scales, averaged in logarithms as they are learned.
+        spread: ``(n, 2)`` the members' standard deviations. Gaps below zero count as they are: members that agree on a metal only
+            because they are cut off there do not agree.
+        strain: ``(n,)`` eV/atom, averaged as it is compared (:func:`surrogates.network.mean_strain`).
+    """
 
-def spread(values: torch.Tensor) -> torch.Tensor:
-    """Standard deviation over the first axis (torch's own is slow along it)."""
-    return ((values - values.mean(0)).square().sum(0) / max(1, len(values) - 1)).sqrt()
+    guess: torch.Tensor
+    scale: torch.Tensor
+    spread: torch.Tensor
+    strain: torch.Tensor
+
+    @classmethod
+    def of(cls, output: Output) -> Consensus:
+        """Of member outputs ``(s, n)``."""
+        number = output.energy.shape[1]
+        guess, scale, spread = torch.empty(3, number, 2, dtype=torch.float32)
+        made = cls(guess, scale, spread, torch.empty(number, dtype=torch.float32))
+        energy, gap, *scales, _, strain, _ = (values.detach().contiguous().numpy() for values in output)
+        kernels.consensus(energy, gap, tuple(scales), strain, CAUTION, NATURAL_ENERGY, *(values.numpy() for values in made))
+        return made
 
 
 class Evidence(NamedTuple):
@@ -106,7 +112,8 @@ class Evidence(NamedTuple):
     def columns(self) -> list[Errors]:
         """For energy and gap, the rows that count: for gaps non-metals, on metals the interval is easy and would hide the rest."""
         found = []
-        for column, (value, (scale, spread)) in enumerate(zip(best_guess(self.output), inputs(self.output), strict=True)):
+        said = Consensus.of(self.output)
+        for column, (value, scale, spread) in enumerate(zip(said.guess.T, said.scale.T, said.spread.T, strict=True)):
             target = self.targets[:, column]
             counted = ~target.isnan() & ((target > 0) | (column == 0))
             found.append(Errors(*(part[counted] for part in (value - target, scale, spread, self.distance, self.noise[:, column]))))

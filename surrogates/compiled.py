@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -24,19 +24,38 @@ if TYPE_CHECKING:
     from surrogates.network import MixingLayer
 
 
+class Room(NamedTuple):
+    """The same numbers for torch and for a kernel."""
+
+    tensor: torch.Tensor
+    array: NDArray[Any]
+
+
 class Memory(threading.local):
     """Room for what lies between two products, by name, used again from call to call: fresh memory costs a page fault every 4 kB."""
 
-    def __init__(self) -> None:
-        self.kept: dict[str, torch.Tensor] = {}
+    MOST = 64
+    """Rooms of so many names and shapes are kept: a call asks for a dozen, the next one for others if its crystals have more elements."""
 
-    def __call__(self, name: str, *shape: int) -> torch.Tensor:
-        """A tensor of that shape with anything in it, until the next call with this name in this thread."""
+    def __init__(self) -> None:
+        self.whole: dict[str, torch.Tensor] = {}
+        self.rooms: dict[tuple[Any, ...], Room] = {}
+
+    def __call__(self, *key: Any) -> Room:
+        """Room of that name and shape, with anything in it, until the next call with this name in this thread."""
+        return self.rooms.get(key) or self._made(*key)
+
+    def _made(self, name: str, *shape: int) -> Room:
         size = math.prod(shape)
-        if name not in self.kept or len(self.kept[name]) < size:
+        if name not in self.whole or self.whole[name].numel() < size:
             with torch.inference_mode(False):  # tensors that are made in inference mode may not be written to outside of it
-                self.kept[name] = torch.empty(size, dtype=torch.float32)
-        return self.kept[name][:size].view(shape)
+                self.whole[name] = torch.empty(size, dtype=torch.float32)
+            self.rooms = {key: room for key, room in self.rooms.items() if key[0] != name}
+        if len(self.rooms) == self.MOST:
+            self.rooms.clear()
+        tensor = self.whole[name][:size].view(shape)
+        room = self.rooms[name, *shape] = Room(tensor, tensor.numpy())
+        return room
 
 
 MEMORY = Memory()
@@ -55,7 +74,7 @@ class Product:
         self.matrix = weight.T.contiguous()
         self.bias = bias.numpy()
 
-    def __call__(self, values: torch.Tensor, name: str) -> torch.Tensor:
+    def __call__(self, values: torch.Tensor, name: str) -> Room:
         """``(m, in)`` to ``(m, out)``, without the bias, in :data:`MEMORY` of that name."""
         return _product(values, self.matrix, name)
 
@@ -95,6 +114,11 @@ class Compiled:
         strain = network.strain
         self.context, self.shape = (layer.weight.detach().T.contiguous() for layer in (strain.context, strain.shape))
         self.context_bias = _array(strain.context.bias + strain.shape.bias)
+        self.mixing, self.second = strain.weight.detach(), strain.second.detach()
+        self.mixing_bias, self.second_bias = _array(strain.bias[:, 0]), _array(strain.second_bias[:, 0])
+        self.volume = _array(torch.cat([strain.expected, strain.stiffness], dim=2).transpose(1, 2))
+        self.volume_offset = _array(functional.pad(strain.stiffness_bias[:, 0], (1, 0)))
+        self.last, self.last_offset = _array(strain.last[..., 0]), _array(strain.last_bias[:, 0, 0])
 
     @torch.inference_mode()
     def __call__(self, inputs: Inputs, source: torch.Tensor, level: int = 0) -> Output:
@@ -106,59 +130,57 @@ class Compiled:
 
     def trunk(self, inputs: Inputs, source: torch.Tensor) -> torch.Tensor:
         """As :meth:`Network.trunk`."""
-        packed, groups = inputs.packed, inputs.space_group.numpy()
-        fraction, starts = packed.log_fraction[:, 0].exp().numpy(), packed.starts.numpy()
+        given, groups = inputs.arrays, inputs.arrays.space_group
         product = _product(inputs.tokens, self.counts, "expanded")
-        number, width = len(product), self.settings.width
+        number, width = len(product.array), self.settings.width
         tokens, normed, mixed = (MEMORY(name, number, width) for name in ("tokens", "normed", "mixed"))
-        attended = MEMORY("attended", number, product.shape[1] - width) if self.layers else normed
-        row, into, here = tokens.numpy(), normed.numpy(), groups[packed.crystal.numpy()]
-        kernels.embed(product.numpy(), self.elements, self.groups, inputs.elements.numpy(), here, row, attended.numpy())
+        attended = MEMORY("attended", number, product.array.shape[1] - width) if self.layers else normed
+        row, into = tokens.array, normed.array
+        kernels.embed(product.array, self.elements, self.groups, given.elements, given.token_group, row, attended.array)
         for index, (attend, project, expand, contract) in enumerate(self.layers):
-            attended = attend(normed, "attended") if index else attended  # the first is in the tables
-            kernels.mix(attended.numpy(), attend.bias, fraction, starts, mixed.numpy())
-            kernels.add_and_normalise(row, project(mixed, "added").numpy(), project.bias, into)
-            wide = expand(normed, "expanded")
-            kernels.silu(wide.numpy(), expand.bias)
-            kernels.add_and_normalise(row, contract(wide, "added").numpy(), contract.bias, into)
+            attended = attend(normed.tensor, "attended") if index else attended  # the first is in the tables
+            kernels.mix(attended.array, attend.bias, given.fraction, given.starts, mixed.array)
+            kernels.add_and_normalise(row, project(mixed.tensor, "added").array, project.bias, into)
+            wide = expand(normed.tensor, "expanded")
+            kernels.silu(wide.array, expand.bias)
+            kernels.add_and_normalise(row, contract(wide.tensor, "added").array, contract.bias, into)
         pooled = MEMORY("pooled", len(groups), 2 * width)
-        kernels.pool(into, *self.norm, fraction, starts, packed.order.numpy(), pooled.numpy())
-        crystals = _product(inputs.crystal, self.gather_crystal, "crystals").addmm_(pooled, self.gather_pooled)
-        normed = MEMORY("normed", *crystals.shape)
-        kernels.describe(crystals.numpy(), self.group_crystals, self.sources, groups, source.numpy(), normed.numpy())
-        kernels.add_silu(crystals.numpy(), self.hidden(normed, "added").numpy(), self.hidden.bias)
-        return crystals
+        kernels.pool(into, *self.norm, given.fraction, given.starts, given.order, pooled.array)
+        crystals = _product(inputs.crystal, self.gather_crystal, "crystals")
+        crystals.tensor.addmm_(pooled.tensor, self.gather_pooled)
+        normed = MEMORY("normed", *crystals.array.shape)
+        kernels.describe(crystals.array, self.group_crystals, self.sources, groups, source.numpy(), normed.array)
+        kernels.add_silu(crystals.array, self.hidden(normed.tensor, "added").array, self.hidden.bias)
+        return crystals.tensor
 
     def outputs(self, crystals: torch.Tensor, level: int) -> torch.Tensor:
         """``(heads, OUTPUTS, n)`` of the heads, at a level of theory."""
         outputs = torch.empty(self.settings.heads, OUTPUTS, len(crystals), dtype=torch.float32)
-        product = self.head(crystals, "expanded").numpy()
-        kernels.heads(product, self.head.bias, self.head_weights[level], self.head_offset, outputs.numpy())
+        product = self.head(crystals, "expanded")
+        kernels.heads(product.array, self.head.bias, self.head_weights[level], self.head_offset, outputs.numpy())
         return outputs
 
     def cell(self, crystals: torch.Tensor, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`Network.cell`."""
-        strain = self.network.strain
-        product = _product(crystals, self.context, "expanded").addmm_(inputs.shape, self.shape)
-        mixed = MEMORY("mixed", self.settings.heads, len(crystals), self.settings.cell_hidden)
-        kernels.by_head(product.numpy(), self.context_bias, mixed.numpy())
-        mixed = mixed @ strain.weight
-        _silu(mixed, strain.bias)
-        volume, expected, features = strain.volume(mixed, inputs.log_volume)
-        features = torch.cat([mixed, features], dim=2) @ strain.second
-        _silu(features, strain.second_bias)
-        energy = strain.energy(volume, features)
-        return torch.where(inputs.known, energy, 0.0), expected
+        heads, number, width = self.settings.heads, len(crystals), self.settings.cell_hidden
+        product = _product(crystals, self.context, "expanded")
+        product.tensor.addmm_(inputs.shape, self.shape)
+        mixed, added = MEMORY("mixed", heads, number, width), MEMORY("added", heads, number, width)
+        joined = MEMORY("joined", heads, number, width + 3)
+        strain, expected = torch.empty(2, heads, number, dtype=torch.float32)
+        kernels.by_head(product.array, self.context_bias, mixed.array)
+        torch.bmm(mixed.tensor, self.mixing, out=added.tensor)
+        into = joined.array, strain.numpy(), expected.numpy()
+        kernels.strain_of_volume(added.array, self.mixing_bias, self.volume, self.volume_offset, inputs.arrays.log_volume, *into)
+        torch.bmm(joined.tensor, self.second, out=added.tensor)
+        kernels.strain_of_shape(added.array, self.second_bias, self.last, self.last_offset, inputs.arrays.known, strain.numpy())
+        return strain, expected
 
 
-def _product(values: torch.Tensor, matrix: torch.Tensor, name: str) -> torch.Tensor:
-    return torch.mm(values, matrix, out=MEMORY(name, len(values), matrix.shape[1]))
-
-
-def _silu(values: torch.Tensor, bias: torch.Tensor) -> None:
-    """``silu(values + bias)`` in place; ``(heads, n, width)`` and ``(heads, 1, width)``."""
-    for own, added in zip(values.numpy(), bias[:, 0].numpy(), strict=True):
-        kernels.silu(own, added)
+def _product(values: torch.Tensor, matrix: torch.Tensor, name: str) -> Room:
+    room = MEMORY(name, values.shape[0], matrix.shape[1])
+    torch.mm(values, matrix, out=room.tensor)
+    return room
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from al_crystal.crystal import ELEMENTS
-from surrogates.calibration import Calibration, best_guess
+from surrogates.calibration import Calibration, Consensus
 from surrogates.compiled import Compiled
 from surrogates.distance import Distance
 from surrogates.features import Rows
 from surrogates.inputs import Inputs
-from surrogates.network import Network, NetworkSettings, Output, mean_strain
+from surrogates.network import Network, NetworkSettings, Output
 from surrogates.residual import Residual, Scores
 from surrogates.tables import PROPERTIES, REFERENCE_LEVEL
 
@@ -37,7 +37,7 @@ class Predictions:
     Attributes:
         members: ``(s, n, k)`` eV/atom and eV, in the cells that the crystals state.
         median: ``(n, k)`` what the members say together, about as likely too high as too low: plain averages, of strain energies in
-            logarithms (:func:`surrogates.network.mean_strain`), and a little caution (:func:`surrogates.calibration.best_guess`).
+            logarithms (:func:`surrogates.network.mean_strain`), and a little caution (:class:`surrogates.calibration.Consensus`).
         mean: ``(n, k)`` of the belief: higher than the median where errors are lopsided (see :mod:`surrogates.calibration`).
         standard_deviation: ``(n, k)`` calibrated: 90 % of held-out labels lie within 1.645 of it from the mean.
         distance: ``(n,)`` from the training data (see :class:`surrogates.distance.Distance`).
@@ -125,7 +125,7 @@ class Ensemble:
         parts = []
         source = torch.zeros(len(rows), dtype=torch.int64) if source is None else source
         with torch.inference_mode():
-            for where in torch.arange(len(rows)).split(CHUNK):
+            for where in (slice(first, first + CHUNK) for first in range(0, len(rows), CHUNK)):
                 inputs = Inputs.of(rows[where])
                 outputs = [network(inputs, source[where], level) for network in self._compiled]
                 parts.append(self._chunk(Output(*(torch.cat(values) for values in zip(*outputs, strict=True))), inputs))
@@ -142,9 +142,9 @@ class Ensemble:
     def _chunk(self, output: Output, inputs: Inputs) -> Predictions:
         members = torch.stack([output.energy + output.strain, output.gap.clamp(min=0)], dim=2)
         distance = self.distance(inputs)
-        deviation, lift = self.calibration(output, distance)
-        median = torch.stack(best_guess(output), dim=1)
-        return Predictions(members, median, median + lift, deviation, distance, mean_strain(output.strain))
+        said = Consensus.of(output)
+        deviation, lift = self.calibration(said, distance)
+        return Predictions(members, said.guess, said.guess + lift, deviation, distance, said.strain)
 
     def _level(self, level_of_theory: str | None) -> int:
         if level_of_theory is None or level_of_theory == REFERENCE_LEVEL:

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from al_crystal.crystal import element_volumes
-from surrogates import kernels
+from surrogates import input_kernels
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from al_crystal.crystal import CrystalBatch
 
 DATA = Path(__file__).parent / "data"
@@ -84,8 +86,9 @@ def _lattice_points() -> torch.Tensor:
 
 
 @cache
-def _general_multiplicity() -> torch.Tensor:
-    return torch.tensor([1.0] + [float(row["general_multiplicity"]) for row in space_groups().values()])
+def _general_positions() -> torch.Tensor:
+    """``(231,)`` multiplicity of the general position in the primitive cell."""
+    return torch.tensor([1.0] + [float(row["general_multiplicity"]) for row in space_groups().values()]) / _lattice_points()
 
 
 @dataclass(frozen=True)
@@ -180,36 +183,25 @@ def cell_features(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         cell. No length stands in it: with one a network would read the volume that it is asked to expect. Both are 0 where the cell is
         unknown; a cell whose angles close no body counts as flat (volume floor of 1e-3 abc).
     """
-    known = ~rows.lattice_parameters.isnan().any(1)
-    lattice = torch.where(known[:, None], rows.lattice_parameters, torch.tensor([1.0, 1.0, 1.0, 90.0, 90.0, 90.0]))
-    logs = lattice[:, :3].clamp(min=1e-2).log().sort(dim=1).values
-    cosines = lattice[:, 3:].deg2rad().cos()
-    skew = (1 - cosines.square().sum(1) + 2 * cosines.prod(1)).clamp(min=1e-6).sqrt().log()
-    atoms = (rows.counts.sum(1) * _lattice_points()[rows.space_group]).clamp(min=1e-6)
-    expected = ((rows.counts * _element_volumes()[rows.elements]).sum(1) / rows.counts.sum(1).clamp(min=1e-6)).clamp(min=1.0).log()
-    log_ratio = logs.sum(1) + skew - atoms.log() - expected
-    shape = torch.cat([logs - logs.mean(1, keepdim=True), cosines.abs(), -skew[:, None], atoms.log()[:, None] / 3], dim=1)
-    return torch.where(known, log_ratio, 0.0), torch.where(known[:, None], shape, 0.0)
+    log_volume, shape = torch.empty(len(rows)), torch.empty(len(rows), SHAPE_FEATURES)
+    tables = _lattice_points().numpy(), _element_volumes().numpy()
+    input_kernels.cell(rows.lattice_parameters.contiguous().numpy(), *_arrays(rows), *tables, log_volume.numpy(), shape.numpy())
+    return log_volume, shape
 
 
 def count_features(rows: Rows) -> torch.Tensor:
     """``(n, most_elements, COUNT_FEATURES)``: fraction, its root, log count, log count per general position, parity, is whole."""
-    fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
-    log_count = rows.counts.clamp(min=1e-2).log()
-    general = (_general_multiplicity() / _lattice_points())[rows.space_group, None]
-    parity = (rows.counts * torch.pi).cos()
-    whole = (rows.counts * (2 * torch.pi)).cos()
-    features = torch.stack(
-        [fraction, fraction.sqrt(), log_count / 2, (rows.counts / general).clamp(min=1e-4).log() / 3, parity, whole], dim=2
-    )
-    return features * (rows.counts > 0)[:, :, None]
+    features = torch.zeros(*rows.counts.shape, COUNT_FEATURES)
+    _, counts, group = _arrays(rows)
+    input_kernels.count_elements(counts, group, _general_positions().numpy(), features.numpy())
+    return features
 
 
 def pooled_properties(rows: Rows, properties: torch.Tensor) -> torch.Tensor:
     """``(n, 4 p)``: mean and standard deviation by fraction, highest and lowest over the elements; ``properties`` ``(numbers, p)``."""
     pooled = torch.empty(len(rows), 4 * properties.shape[1], dtype=torch.float32)
     fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
-    kernels.pool_properties(properties.numpy(), rows.elements.contiguous().numpy(), fraction.numpy(), pooled.numpy())
+    input_kernels.pool_properties(properties.numpy(), rows.elements.contiguous().numpy(), fraction.numpy(), pooled.numpy())
     return pooled
 
 
@@ -240,22 +232,11 @@ def occupation_features(rows: Rows) -> torch.Tensor:
 
 def global_features(rows: Rows) -> torch.Tensor:
     """``(n, GLOBAL_FEATURES)``: sizes, norms of the fractions, number of elements, parity of the electrons in the primitive cell."""
-    atoms = rows.counts.sum(1).clamp(min=1e-6)
-    fraction = rows.counts / atoms[:, None]
-    number = (rows.elements > 0).sum(1)
-    electrons = (rows.counts * rows.elements).sum(1)
-    conventional = atoms * _lattice_points()[rows.space_group]
-    return torch.stack(
-        [
-            atoms.log() / 3,
-            conventional.log() / 3,
-            fraction.square().sum(1).sqrt(),
-            fraction.pow(3).sum(1).pow(1 / 3),
-            fraction.amax(1),
-            number / 3.0,
-            (number == 1).float(),
-            (electrons * torch.pi).cos(),
-            (electrons * (2 * torch.pi)).cos(),
-        ],
-        dim=1,
-    )
+    features = torch.empty(len(rows), GLOBAL_FEATURES)
+    input_kernels.size(*_arrays(rows), _lattice_points().numpy(), features.numpy())
+    return features
+
+
+def _arrays(rows: Rows) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Elements, counts and space groups as kernels take them."""
+    return rows.elements.contiguous().numpy(), rows.counts.contiguous().numpy(), rows.space_group.contiguous().numpy()

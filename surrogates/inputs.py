@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -20,6 +22,9 @@ from surrogates.features import (
     pooled_properties,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TOKEN_FEATURES = COUNT_FEATURES + valence.TOKEN_FEATURES
 CRYSTAL_FEATURES = GLOBAL_FEATURES + valence.CRYSTAL_FEATURES
 
@@ -28,7 +33,7 @@ class Packed:
     """The element tokens of many crystals in one row, crystals of one element first, then of two, ...: no padding anywhere.
 
     Attributes:
-        order: ``(n,)`` crystals in the order of their tokens; ``back`` undoes it.
+        order: ``(n,)`` crystals in the order of their tokens.
         crystal: ``(tokens,)`` the crystal of each token, numbered as given.
         slot: ``(tokens,)`` flat position of each token in the padded ``(n, most_elements)`` tensors.
         log_fraction: ``(tokens, 1)``.
@@ -40,7 +45,6 @@ class Packed:
         present = rows.elements > 0
         number = present.sum(1)
         self.order = number.argsort(stable=True)
-        self.back = self.order.argsort()
         crystal, column = present[self.order].nonzero().unbind(1)
         self.crystal = self.order[crystal]
         self.slot = self.crystal * rows.elements.shape[1] + column
@@ -53,7 +57,8 @@ class Packed:
         """Mean by fraction and maximum over the elements, ``(n, width)`` each, crystals as given."""
         weighted = tokens * self.log_fraction.exp()
         pairs = [(mean.sum(1), part.amax(1)) for mean, part in self.groups(weighted, tokens)]
-        mean, highest = (torch.cat(parts)[self.back] for parts in zip(*pairs, strict=True))
+        back = self.order.argsort()
+        mean, highest = (torch.cat(parts)[back] for parts in zip(*pairs, strict=True))
         return mean, highest
 
     def groups(self, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -63,6 +68,19 @@ class Packed:
             stop = start + crystals * elements
             yield tuple(tensor[start:stop].view(crystals, elements, -1) for tensor in tensors)
             start = stop
+
+
+class Arrays(NamedTuple):
+    """What kernels read of the inputs, under the same names; ``token_group`` is the space group and ``fraction`` that of each token."""
+
+    elements: NDArray[Any]
+    token_group: NDArray[Any]
+    fraction: NDArray[Any]
+    starts: NDArray[Any]
+    order: NDArray[Any]
+    space_group: NDArray[Any]
+    log_volume: NDArray[Any]
+    known: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -106,3 +124,11 @@ class Inputs:
             shape=shape,
             known=~rows.lattice_parameters.isnan().any(1),
         )
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """For kernels, made once for all networks."""
+        packed = self.packed
+        fraction, token_group = packed.log_fraction[:, 0].exp(), self.space_group[packed.crystal]
+        given = (self.elements, token_group, fraction, packed.starts, packed.order, self.space_group, self.log_volume, self.known)
+        return Arrays(*(values.contiguous().numpy() for values in given))

@@ -8,7 +8,7 @@ exponential is :func:`_exp`.
 
 from __future__ import annotations
 
-from math import factorial
+import math
 
 import numpy as np
 from llvmlite import ir
@@ -24,10 +24,10 @@ LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
 """The first holds so few bits that a whole number times it is exact."""
 LARGEST = np.finfo(np.float32).max
 """Where a maximum or minimum begins: infinities are not numbers that fast arithmetic may be given."""
-SMALLEST_VARIANCE = np.float32(1e-6)
-"""Of a property among the elements of a crystal."""
+SMALLEST_LOG_VOLUME = np.float32(-2.5)
+"""As :data:`surrogates.network.SMALLEST_LOG_VOLUME`."""
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
-THIRD, FOURTH, FIFTH, SIXTH = (np.float32(1 / factorial(k)) for k in (3, 4, 5, 6))
+THIRD, FOURTH, FIFTH, SIXTH = (np.float32(1 / math.factorial(k)) for k in (3, 4, 5, 6))
 """Of the power series of exp; for |r| <= ln(2) / 2 what is left out is below 1.3e-7 of the sum."""
 
 
@@ -225,28 +225,81 @@ def by_head(product, bias, mixed):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def pool_properties(properties, elements, fraction, pooled):
-    """Mean and standard deviation by fraction, highest and lowest over a crystal's elements of each property, into ``(n, 4 properties)``.
+def strain_of_volume(product, bias, weight, offset, log_volume, joined, volume, expected):
+    """:meth:`surrogates.network.Strain.volume` of ``silu(product + bias)``; ``product`` ``(heads, n, width)``, ``bias`` ``(heads, width)``.
 
-    ``properties`` is a table by atomic number; ``elements`` ``(n, most)`` int64 atomic numbers, 0 for padding; ``fraction`` ``(n, most)``.
+    ``weight`` ``(heads, 4, width)`` and ``offset`` ``(heads, 4)`` lead to the expected log volume and to the logs of stiffness and of
+    either hardness, ``log_volume`` ``(n,)`` is the cell's. The strain energy and the expected log volume go into ``volume`` and
+    ``expected`` ``(heads, n)``; numbers and features, which the next product takes, into ``joined`` ``(heads, n, width + 3)``.
     """
-    count = properties.shape[1]
-    for i in range(elements.shape[0]):
-        mean, square = pooled[i, :count], pooled[i, count : 2 * count]
-        highest, lowest = pooled[i, 2 * count : 3 * count], pooled[i, 3 * count :]
-        for j in range(count):
-            mean[j] = ZERO
-            square[j] = ZERO
-            highest[j] = -LARGEST
-            lowest[j] = LARGEST
-        for k in range(elements.shape[1]):
-            if elements[i, k] == 0:
-                continue
-            row, share = properties[elements[i, k]], fraction[i, k]
-            for j in range(count):
-                mean[j] += share * row[j]
-                square[j] += share * row[j] * row[j]
-                highest[j] = max(highest[j], row[j])
-                lowest[j] = min(lowest[j], row[j])
-        for j in range(count):
-            square[j] = np.sqrt(max(square[j] - mean[j] * mean[j], SMALLEST_VARIANCE))
+    heads, number, width = product.shape
+    for head in range(heads):
+        for i in range(number):
+            row, out = product[head, i], joined[head, i]
+            for j in range(width):
+                x = row[j] + bias[head, j]
+                out[j] = x * _sigmoid(x)
+            found = (ZERO, ZERO, ZERO, ZERO)
+            for k in range(4):
+                column, total = weight[head, k], ZERO
+                for j in range(width):
+                    total += out[j] * column[j]
+                found = (found[1], found[2], found[3], total + offset[head, k])
+            r = log_volume[i] - found[0]
+            beyond = max(SMALLEST_LOG_VOLUME - r, ZERO)
+            r = min(max(r, SMALLEST_LOG_VOLUME), -2 * SMALLEST_LOG_VOLUME)
+            stiffness = math.exp(min(max(float(found[1]), -4.0), 4.0))
+            c = math.exp(min(max(float(found[2] if r < 0 else found[3]), -4.0), 2.2))
+            volume[head, i] = stiffness * (math.expm1(-c * r) + c * r) / (c * c) + 10 * beyond  # exact where c r is small
+            expected[head, i] = found[0]
+            out[width] = r
+            out[width + 1] = r * r
+            out[width + 2] = math.expm1(-max(r, -1.5))
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def strain_of_shape(product, bias, weight, offset, known, strain):
+    """Adds ``softplus(silu(product + bias) weight + offset)`` to ``strain`` ``(heads, n)``, which becomes 0 where no cell is ``known``.
+
+    ``product`` ``(heads, n, width)``, ``bias`` and ``weight`` ``(heads, width)``, ``offset`` ``(heads,)``, ``known`` ``(n,)`` booleans.
+    """
+    heads, number, width = product.shape
+    for head in range(heads):
+        for i in range(number):
+            row, total = product[head, i], ZERO
+            for j in range(width):
+                x = row[j] + bias[head, j]
+                total += x * _sigmoid(x) * weight[head, j]
+            total += offset[head]
+            strain[head, i] += max(total, ZERO) + math.log1p(math.exp(-abs(total)))
+            if not known[i]:
+                strain[head, i] = ZERO
+
+
+@njit(cache=True, error_model="numpy")
+def consensus(energy, gap, log_scales, strains, caution, natural, guess, scale, spread, strain):
+    """:class:`surrogates.calibration.Consensus` of member outputs ``(s, n)``; ``log_scales`` are two, of energies and gaps.
+
+    ``caution`` and ``natural`` are the constants of :mod:`surrogates.calibration` and :mod:`surrogates.network`.
+    """
+    members, number = energy.shape
+    for i in range(number):
+        sums, log_strain = np.zeros(5), 0.0
+        for s in range(members):
+            sums[0] += energy[s, i]
+            sums[1] += max(gap[s, i], ZERO)
+            sums[2] += energy[s, i] + strains[s, i]
+            sums[3] += gap[s, i]
+            log_strain += math.log1p(strains[s, i] / natural)
+        sums /= members
+        strain[i] = natural * math.expm1(log_strain / members)
+        for k in range(2):
+            total, square = 0.0, 0.0
+            for s in range(members):
+                value = gap[s, i] if k else energy[s, i] + strains[s, i]
+                square += (value - sums[2 + k]) ** 2
+                total += min(max(log_scales[k][s, i], -7.0), 3.0)
+            scale[i, k] = math.exp(total / members)
+            spread[i, k] = math.sqrt(square / max(1, members - 1))
+        guess[i, 0] = sums[0] + caution * min(scale[i, 0], 1.0) ** 2 + strain[i]
+        guess[i, 1] = sums[1]

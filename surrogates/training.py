@@ -12,7 +12,7 @@ from torch import nn
 
 from al_crystal.crystal import CrystalBatch
 from al_crystal.seeds import rng, torch_rng
-from surrogates.calibration import Calibration, best_guess
+from surrogates.calibration import Calibration, Consensus
 from surrogates.ensemble import Ensemble
 from surrogates.features import Rows, concatenate
 from surrogates.inputs import Inputs
@@ -241,7 +241,7 @@ def _errors(networks: tuple[Network, ...], table: Table, shares: Any) -> torch.T
             output, hidden = network.outputs(crystal, strain, expected)
             correction = network.corrections(hidden, table.level)
             corrected = output._replace(energy=output.energy + correction[..., 0], gap=output.gap + correction[..., 1])
-            values.append(torch.stack(best_guess(corrected), dim=1))
+            values.append(Consensus.of(corrected).guess)
     together = torch.stack(values)
     if shares is None:
         return together.mean(0) - table.targets

@@ -10,7 +10,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numba import njit
 
 from surrogates.features import element_facts
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 
 TOKEN_FEATURES = 4
 CRYSTAL_FEATURES = 4
-LARGEST_CHARGE = 8.0
-IMPOSSIBLE = 50.0
+LARGEST_CHARGE = np.float32(8)
+SMALLEST_AMOUNT = np.float32(1e-3)
+"""Share of the atoms; fewer need no more charge each than these."""
 
 
 class Valences(NamedTuple):
@@ -50,29 +53,64 @@ def valences(rows: Rows) -> Valences:
         need for the crystal to be neutral if all others have theirs, and how far that is outside of its range; for every crystal: whether
         any assignment is possible, electrons too many (> 0) or too few per atom, their amount, and the width of the cations' range.
     """
-    fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
-    present = rows.elements > 0
-    order = charges()[:, 0][rows.elements].argsort(dim=1, descending=True, stable=True)
-    _, anion, low, high, usual = charges()[rows.elements.gather(1, order)].unbind(2)
-    amount, here = fraction.gather(1, order), present.gather(1, order)
-    taken = (amount * anion).cumsum(1)[:, :-1]
-    least = (amount * low).sum(1, keepdim=True) - (amount * low).cumsum(1)[:, :-1]
-    most = (amount * high).sum(1, keepdim=True) - (amount * high).cumsum(1)[:, :-1]
-    possible = (anion < 0).long().cumprod(1)[:, :-1].bool() & here[:, 1:]
-    possible &= ~((high <= 0) & here).flip(1).cumsum(1).flip(1)[:, 1:].bool()
-    excess = (taken + least).clamp(min=0) + (taken + most).clamp(max=0)
-    if excess.shape[1] == 0:
-        return Valences(torch.zeros(*rows.elements.shape, TOKEN_FEATURES), torch.zeros(len(rows), CRYSTAL_FEATURES))
-    k = torch.where(possible, excess.abs(), IMPOSSIBLE).argmin(1, keepdim=True)
-    some = possible.gather(1, k)
-    chosen = torch.where(some, excess.gather(1, k), 0.0)
-    width = torch.where(some, (most - least).gather(1, k), 0.0)
-    is_anion = torch.arange(order.shape[1]) <= k
-    charge = torch.where(is_anion, anion, usual)
-    unbalanced = (amount * charge).sum(1, keepdim=True)
-    needed = (charge - unbalanced / amount.clamp(min=1e-3)).clamp(-LARGEST_CHARGE, LARGEST_CHARGE)
-    outside = (needed - torch.where(is_anion, 0.0, high)).clamp(min=0) + (needed - torch.where(is_anion, anion, low)).clamp(max=0)
-    sign = torch.where(is_anion, -1.0, 1.0)
-    token = torch.stack([sign, charge / 3, needed / 3, outside / 3], dim=2) * (here & some)[:, :, None]
-    crystal = torch.cat([some.float(), chosen, chosen.abs().sqrt(), width / 3], dim=1)
-    return Valences(torch.zeros_like(token).scatter(1, order[:, :, None].expand_as(token), token), crystal)
+    token, crystal = torch.zeros(*rows.elements.shape, TOKEN_FEATURES), torch.zeros(len(rows), CRYSTAL_FEATURES)
+    _assign(rows.elements.contiguous().numpy(), rows.counts.contiguous().numpy(), charges().numpy(), token.numpy(), crystal.numpy())
+    return Valences(token, crystal)
+
+
+@njit(cache=True, error_model="numpy")
+def _assign(elements, counts, charges, token, crystal):
+    """:func:`valences` into ``token`` and ``crystal``, which hold zeros; where no assignment is possible they stay."""
+    most = elements.shape[1]
+    order, amount = np.empty(most, np.int64), np.empty(most, np.float32)
+    for i in range(elements.shape[0]):
+        number, total = 0, np.float32(0)
+        for j in range(most):
+            if elements[i, j] > 0:  # sorted in by electronegativity, highest first
+                k = number
+                while k > 0 and charges[elements[i, order[k - 1]], 0] < charges[elements[i, j], 0]:
+                    order[k] = order[k - 1]
+                    k -= 1
+                order[k] = j
+                number += 1
+                total += counts[i, j]
+        lowest, highest = np.float32(0), np.float32(0)  # charge that all give
+        first_to_give = 0  # as a cation; behind the last element that cannot be one
+        for k in range(number):
+            amount[k] = counts[i, order[k]] / total
+            _, _, low, high, _ = charges[elements[i, order[k]]]
+            lowest += amount[k] * low
+            highest += amount[k] * high
+            if high <= 0:
+                first_to_give = k + 1
+        taken, low_taken, high_taken = np.float32(0), np.float32(0), np.float32(0)
+        excess, width, anions = np.float32(np.inf), np.float32(0), 0
+        for k in range(number - 1):
+            _, anion, low, high, _ = charges[elements[i, order[k]]]
+            if anion >= 0:
+                break
+            taken += amount[k] * anion
+            low_taken += amount[k] * low
+            high_taken += amount[k] * high
+            least, greatest = lowest - low_taken, highest - high_taken  # charge that the others give
+            unbalanced = max(taken + least, np.float32(0)) + min(taken + greatest, np.float32(0))
+            if k + 1 >= first_to_give and abs(unbalanced) < abs(excess):
+                excess, width, anions = unbalanced, greatest - least, k + 1
+        if not anions:
+            continue
+        unbalanced = np.float32(0)
+        for k in range(number):
+            _, anion, _, _, usual = charges[elements[i, order[k]]]
+            unbalanced += amount[k] * (anion if k < anions else usual)
+        for k in range(number):
+            _, anion, low, high, usual = charges[elements[i, order[k]]]
+            charge, low, high = (anion, anion, np.float32(0)) if k < anions else (usual, low, high)
+            needed = charge - unbalanced / max(amount[k], SMALLEST_AMOUNT)
+            needed = min(max(needed, -LARGEST_CHARGE), LARGEST_CHARGE)
+            out = token[i, order[k]]
+            out[0] = -1 if k < anions else 1
+            out[1] = charge / 3
+            out[2] = needed / 3
+            out[3] = (max(needed - high, np.float32(0)) + min(needed - low, np.float32(0))) / 3
+        out = crystal[i]
+        out[0], out[1], out[2], out[3] = 1, excess, np.sqrt(abs(excess)), width / 3

@@ -52,14 +52,13 @@ def test_json_round_trip_keeps_the_crystal_and_its_id(crystal):
     assert again.id == crystal.id
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(crystals, min_size=1, max_size=6))
 def test_batch_and_table_round_trips(items):
     assert CrystalBatch.from_crystals(items).to_crystals() == items
     assert crystals_from_frame(crystals_to_frame(items)) == items
 
 
-@settings(deadline=None)
 @given(crystals)
 def test_volume_agrees_with_pymatgen_and_with_the_batch(crystal):
     expected = Lattice.from_parameters(*crystal.lattice_parameters).volume

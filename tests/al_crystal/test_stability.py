@@ -47,7 +47,7 @@ def test_binary_by_hand():
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_agrees_with_a_linear_programme(seed, elements, number):
     entries = random_entries(seed, number, elements)
     hull = Hull(entries, "scale")
@@ -56,7 +56,7 @@ def test_agrees_with_a_linear_programme(seed, elements, number):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_hull_is_below_every_entry_and_decomposition_adds_up(seed):
     entries = random_entries(seed, 40, 4)
     hull = Hull(entries, "scale")

@@ -144,7 +144,7 @@ def spaces(draw):
     return Space(**fields)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(spaces())
 def test_masks_are_exact_in_random_spaces(space):
     compare(space)

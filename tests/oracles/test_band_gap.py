@@ -53,7 +53,7 @@ def test_balance_of_known_compounds(table):
 
 
 @given(st.dictionaries(st.sampled_from(["Li", "Fe", "O", "S", "Ba", "I"]), st.integers(1, 12), min_size=1, max_size=5), st.randoms())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_features_do_not_depend_on_the_order_of_elements(composition, random):
     table = ElementTable.from_pymatgen()
     items = list(composition.items())

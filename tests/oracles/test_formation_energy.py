@@ -39,7 +39,7 @@ def test_terms_of_known_compounds():
 
 
 @given(compositions, st.integers(2, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_terms_are_intensive_and_fractions_add_up(composition, factor):
     terms = composition_terms(composition)
     larger = composition_terms({element: count * factor for element, count in composition.items()})
@@ -48,7 +48,7 @@ def test_terms_are_intensive_and_fractions_add_up(composition, factor):
 
 
 @given(compositions, st.floats(-4, 2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scales_convert_back_and_forth(composition, energy):
     there = convert(composition, energy, MP2018, MP2020)
     assert convert(composition, there, MP2020, MP2018) == pytest.approx(energy, abs=1e-12)

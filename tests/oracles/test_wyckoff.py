@@ -83,7 +83,7 @@ def test_enumeration_is_complete(group, composition):
 
 
 @given(st.integers(1, 230), st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_ways_exist_exactly_where_pyxtal_says_so_and_hold_the_composition(group, counts, seed):
     from pyxtal.symmetry import Group
 

@@ -7,16 +7,16 @@ from surrogates.calibration import (
     KNOWN,
     NINETY,
     Calibration,
+    Consensus,
     Errors,
     Evidence,
-    best_guess,
     covered,
     fit,
     powers,
     sized,
     strain_error,
 )
-from surrogates.network import Output
+from surrogates.network import Output, mean_strain
 
 
 def errors(error, scale, spread=None, distance=None, noise=None) -> Errors:
@@ -107,7 +107,7 @@ def test_gaps_are_calibrated_on_non_metals_and_rows_without_a_label_do_not_count
     energy, gap = rows.columns()
     assert len(energy.error) == 5_000
     assert len(gap.error) == int((rows.targets[:, 1] > 0).sum())
-    deviation = fit(rows, rows)(rows.output, rows.distance)[0][:, 1]
+    deviation = fit(rows, rows)(Consensus.of(rows.output), rows.distance)[0][:, 1]
     inside = (rows.output.gap.clamp(min=0).mean(0) - rows.targets[:, 1]).abs() <= NINETY * deviation
     assert inside[rows.targets[:, 1] > 0].float().mean() == pytest.approx(0.9, abs=0.01)
 
@@ -115,9 +115,21 @@ def test_gaps_are_calibrated_on_non_metals_and_rows_without_a_label_do_not_count
 def test_a_guess_is_cautious_where_the_learned_scale_is_large():
     zeros = torch.zeros(2, 4)
     output = Output(zeros - 1, zeros - 0.1, torch.tensor([0.01, 0.5, 1.0, 9.0]).log().expand(2, 4), zeros, zeros, zeros + 0.3, zeros)
-    energy, gap = best_guess(output)
+    energy, gap = Consensus.of(output).guess.T
     torch.testing.assert_close(energy, -0.7 + CAUTION * torch.tensor([0.0001, 0.25, 1.0, 1.0]))
     assert not gap.any()
+
+
+def test_members_agree_on_averages_and_differ_by_their_spread():
+    energy, gap, scale_energy, scale_gap, logit, strain, volume = torch.randn(7, 5, 30, generator=torch.Generator().manual_seed(0))
+    output = Output(energy, gap, 9 * scale_energy, scale_gap, logit, strain.square(), volume)
+    said = Consensus.of(output)
+    scales = torch.stack([scale.clamp(-7, 3).mean(0) for scale in (output.log_scale_energy, scale_gap)], dim=1).exp()
+    torch.testing.assert_close(said.scale, scales)
+    torch.testing.assert_close(said.spread, torch.stack([(energy + output.strain).std(0), gap.std(0)], dim=1))
+    torch.testing.assert_close(said.strain, mean_strain(output.strain))
+    cautious = energy.mean(0) + CAUTION * scales[:, 0].clamp(max=1).square() + said.strain
+    torch.testing.assert_close(said.guess, torch.stack([cautious, gap.clamp(min=0).mean(0)], dim=1))
 
 
 def test_spread_grows_with_strain_distance_and_inflation():
@@ -126,7 +138,7 @@ def test_spread_grows_with_strain_distance_and_inflation():
     strained = calm._replace(strain=torch.tensor([[0.0, 0.5, 2.0]] * 2))
 
     def deviation(calibration, output, distance):
-        return calibration(output, distance)[0]
+        return calibration(Consensus.of(output), distance)[0]
 
     base = Calibration()
     assert (deviation(base, strained, torch.zeros(3))[:, 0].diff() > 0).all()
@@ -140,10 +152,10 @@ def test_a_belief_leans_by_its_own_deviation_and_not_by_the_strains():
     calm = Output(zeros, zeros, zeros - 2, zeros - 1, zeros, zeros, zeros)
     strained = calm._replace(strain=torch.tensor([[0.1, 0.5, 2.0]] * 2))
     leaning = Calibration(energy=Calibration().energy.model_copy(update={"lean": 0.3}))
-    deviation, lift = leaning(calm, torch.zeros(3))
+    deviation, lift = leaning(Consensus.of(calm), torch.zeros(3))
     torch.testing.assert_close(lift[:, 0], 0.3 * deviation[:, 0])
     assert not lift[:, 1].any()
-    torch.testing.assert_close(leaning(strained, torch.zeros(3))[1], lift)
+    torch.testing.assert_close(leaning(Consensus.of(strained), torch.zeros(3))[1], lift)
 
 
 def test_the_error_of_a_strain_covers_nine_in_ten_of_those_that_matter():

@@ -3,11 +3,21 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from al_crystal.crystal import ELEMENTS, Crystal, CrystalBatch, expected_volume_per_atom
-from surrogates.features import Rows, cell_features, element_table, occupation_features, pooled_properties, space_group_table, space_groups
+from surrogates.features import (
+    Rows,
+    cell_features,
+    count_features,
+    element_table,
+    global_features,
+    occupation_features,
+    pooled_properties,
+    space_group_table,
+    space_groups,
+)
 from surrogates.inputs import Inputs
 from tests.surrogates.helpers import CRYSTALS, ORTHORHOMBIC, PEROVSKITE, ROCK_SALT, batch
 
@@ -118,7 +128,6 @@ def test_elements_beyond_the_table_are_refused():
         )
 
 
-@settings(deadline=None)  # PyXtal takes its time with a group that it sees for the first time
 @given(crystals)
 def test_occupation_compares_counts_with_the_multiplicities_of_pyxtal(crystal):
     from pyxtal.symmetry import Group
@@ -149,3 +158,24 @@ def test_pooled_properties_are_moments_and_extremes_over_the_elements():
     torch.testing.assert_close(deviation, torch.tensor([[0.75**0.5, 1e-3], [1e-3, 1e-3]]))
     torch.testing.assert_close(highest, torch.tensor([[3.0, 2.0], [-1.0, 5.0]]))
     torch.testing.assert_close(lowest, torch.tensor([[1.0, 2.0], [-1.0, 5.0]]))
+
+
+@given(crystals)
+def test_counts_and_sizes_are_those_of_the_primitive_cell(crystal):
+    rows = Rows.from_batch(CrystalBatch.from_crystals([crystal]))
+    facts = space_groups()[crystal.space_group]
+    atoms = np.array([crystal.composition[ELEMENTS[number - 1]] for number in rows.elements[0].tolist()]) / facts["lattice_points"]
+    fraction = atoms / atoms.sum()
+    orbits = atoms * facts["lattice_points"] / facts["general_multiplicity"]
+    columns = [fraction, fraction**0.5, np.log(atoms) / 2, np.log(orbits) / 3, np.cos(np.pi * atoms), np.cos(2 * np.pi * atoms)]
+    np.testing.assert_allclose(count_features(rows)[0].numpy(), np.transpose(columns), atol=1e-5)
+    electrons = np.pi * (atoms @ rows.elements[0].numpy())
+    sizes = [np.log(atoms.sum()) / 3, np.log(atoms.sum() * facts["lattice_points"]) / 3]
+    norms = [np.linalg.norm(fraction, order) for order in (2, 3, np.inf)]
+    expected = [*sizes, *norms, len(atoms) / 3, len(atoms) == 1, np.cos(electrons), np.cos(2 * electrons)]
+    np.testing.assert_allclose(global_features(rows)[0].numpy(), expected, atol=2e-3)  # electrons are hundreds, to seven digits
+
+
+def test_padding_has_no_features():
+    rows = Rows.from_batch(batch())
+    assert not count_features(rows)[rows.elements == 0].any()

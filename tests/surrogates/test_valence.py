@@ -1,9 +1,13 @@
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from al_crystal.crystal import ATOMIC_NUMBER
 from surrogates.features import Rows
-from surrogates.valence import TOKEN_FEATURES, valences
+from surrogates.valence import TOKEN_FEATURES, charges, valences
 
 
 def of(*compositions):
@@ -60,3 +64,31 @@ def test_every_element_is_finite_with_every_other():
         _, found = of(*({symbol: 1, other: 2} for other in symbols if other != symbol))
         assert torch.isfinite(found.token).all()
         assert torch.isfinite(found.crystal).all()
+
+
+TABULATED = [symbol for symbol, number in ATOMIC_NUMBER.items() if number <= 94]
+
+
+def smallest_imbalance(composition: dict[str, int]) -> float:
+    """Electrons per atom that the best of all possible assignments leaves; infinite where none is possible."""
+    facts, counts = charges().double(), {ATOMIC_NUMBER[symbol]: count for symbol, count in composition.items()}
+    ordered = sorted(((count, facts[number]) for number, count in sorted(counts.items())), key=lambda pair: -float(pair[1][0]))
+    best = math.inf
+    for number in range(1, len(ordered)):
+        anions, cations = ordered[:number], ordered[number:]
+        if all(fact[1] < 0 for _, fact in anions) and all(fact[3] > 0 for _, fact in cations):
+            taken = sum(count * float(fact[1]) for count, fact in anions)
+            least, most = (taken + sum(count * float(fact[column]) for count, fact in cations) for column in (2, 3))
+            best = min(best, (max(least, 0) - min(most, 0)) / sum(composition.values()))
+    return best
+
+
+@given(st.dictionaries(st.sampled_from(TABULATED), st.integers(1, 16), min_size=2, max_size=6))
+def test_the_assignment_is_the_one_that_leaves_least(composition):
+    _, found = of(composition)
+    possible, excess, root, _ = found.crystal[0].tolist()
+    best = smallest_imbalance(composition)
+    assert bool(possible) == math.isfinite(best)
+    if possible:
+        assert abs(excess) == pytest.approx(best, abs=1e-5)
+        assert root**2 == pytest.approx(best, abs=1e-5)
