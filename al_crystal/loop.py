@@ -18,6 +18,7 @@ from oracles.engines import make_engine
 from oracles.labelling import Labeller
 from oracles.screening import LOOKS, Screener
 from surrogates.ensemble import Ensemble
+from surrogates.residual import MOST
 from surrogates.training import fine_tune
 
 from .acquisition import PoolPosterior, acquisition_function, choose, shortlist
@@ -35,10 +36,11 @@ from .crystal import (
     crystals_from_frame,
     crystals_to_frame,
 )
+from .experience import experience
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, measured, repeated, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, evenly, hopeful, measured, remembered, repeated, screenings
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Loop:
         self.campaign, self.environment, self.potential = campaign, environment, potential
         self.history, self.terminal, self.once = history, terminal, once
         self.engine = make_engine(campaign.engine, history.folder / "tasks")
+        self.earlier = experience(potential.level_of_theory) if campaign.surrogate.experience and campaign.selection.screened else []
 
     def run(self) -> None:
         """Do whatever the history does not have yet, until every round is closed."""
@@ -90,13 +93,16 @@ class Loop:
             ensemble = self.surrogate(number - 1)
         else:
             ensemble = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-        observations = measured(self.history.state, before_round=number)
-        if observations:
+        correction = Correction.before(self.history.state, number, self.earlier)
+        observations = measured(self.history.state, number, correction)
+        earlier = evenly(self.earlier, MOST - sum(row.kind != "relaxed" for row in observations))
+        if observations or earlier:
             start = time.monotonic()
-            ensemble = fine_tune(ensemble, observations, settings, seed=self.seed(number, "surrogate"))
-            self.terminal.line(
-                f"round {number - 1}: surrogate retrained on {len(observations)} observations, {time.monotonic() - start:.0f} s"
-            )
+            learned = [*observations, *remembered(earlier, correction)]
+            ensemble = fine_tune(ensemble, learned, settings, seed=self.seed(number, "surrogate"))
+            done = f"round {number - 1}: surrogate retrained on {len(observations)} observations" if number else "round 0: surrogate begins"
+            beside = f", beside {len(earlier)} of earlier campaigns" if earlier else ""
+            self.terminal.line(f"{done}{beside}, {time.monotonic() - start:.0f} s")
         _replace(folder, ensemble.save)
         return ensemble
 
@@ -168,7 +174,7 @@ class Loop:
             return [label.proposal_properties.get(ENERGY) for label in found]
 
         screened = screenings(repeated(looks, predictions, again, LOOKS), predictions)
-        correction = Correction.before(self.history.state, number)
+        correction = Correction.before(self.history.state, number, self.earlier)
         if correction is not None and left:
             energies = correction(screened)
             posterior = corrected(posterior, energies)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
-from .crystal import Candidate, Label, Look, Observation, Prediction, Screening, Value
+from .crystal import Look, Observation, Prediction, Screening, Value
 
 if TYPE_CHECKING:
     from .acquisition import PoolPosterior
+    from .experience import Experience
     from .history import State
     from .objective import Objective
+
+Row = TypeVar("Row")
 
 ENERGY = "formation_energy_per_atom"
 FEWEST = 20
 """Labelled crystals that were screened; with fewer, beliefs stay as they are."""
+EARLIER = 40
+"""Labelled crystals of earlier campaigns that are learned beside a campaign's own: so many that the first rounds know what a look is
+worth, so few that a campaign whose looks are others soon overrules them."""
 NATURAL = 0.1
 """eV/atom; differences of energies are compared as asinh(difference / NATURAL): relative where large, absolute where small."""
 HOPELESS = 0.1
@@ -40,25 +46,21 @@ class Correction:
     regression: Any
 
     @classmethod
-    def fit(cls, labelled: Iterable[tuple[Candidate, Label]]) -> Correction | None:
-        """Learn from the crystals that were screened and have an energy in the proposed cell; None where fewer than FEWEST do."""
+    def fit(cls, pairs: Sequence[tuple[Screening, Value]]) -> Correction | None:
+        """Learn from crystals that were screened, and the energies that labels found in their cells; None for fewer than FEWEST."""
         from sklearn.linear_model import BayesianRidge
 
-        features, excess = [], []
-        for candidate, label in labelled:
-            value = label.proposal_properties.get(ENERGY)
-            if candidate.screening is None or label.status != "ok" or value is None:
-                continue
-            features.append(_features(candidate.screening))
-            excess.append(candidate.screening.formation_energy_per_atom.value - value.value)
-        if len(excess) < FEWEST:
+        if len(pairs) < FEWEST:
             return None
-        return cls(BayesianRidge().fit(np.array(features), np.log(np.maximum(excess, 0.0) + SMALLEST)))
+        features = np.array([_features(screening) for screening, _ in pairs])
+        excess = np.array([screening.formation_energy_per_atom.value - label.value for screening, label in pairs])
+        return cls(BayesianRidge().fit(features, np.log(np.maximum(excess, 0.0) + SMALLEST)))
 
     @classmethod
-    def before(cls, state: State, round: int) -> Correction | None:
-        """What the rounds before this one have shown."""
-        return cls.fit((candidate, label) for number, candidate, label in state.labelled() if number < round)
+    def before(cls, state: State, round: int, earlier: Sequence[Experience] = ()) -> Correction | None:
+        """What the rounds before this one have shown, and ``earlier`` campaigns, which count no more than EARLIER crystals."""
+        known = [(one.look.screening, one.label) for one in earlier if one.label is not None]
+        return cls.fit([*evenly(known, EARLIER), *screened_and_labelled(state, round)])
 
     def __call__(self, screenings: Sequence[Screening]) -> tuple[np.ndarray, np.ndarray]:
         """``(n,)`` mean and standard deviation of the formation energies in the proposed cells, eV/atom: those of the log-normal excess."""
@@ -68,10 +70,33 @@ class Correction:
         return looks + SMALLEST - mean, mean * np.sqrt(np.expm1(width**2))
 
 
-def measured(state: State, before_round: int) -> list[Observation]:
+def screened_and_labelled(state: State, before_round: int | None = None) -> list[tuple[Screening, Value]]:
+    """Crystals that were screened and whose label is ``ok``, with the energy in the proposed cell; of the rounds before one if given."""
+    found = []
+    for number, candidate, label in state.labelled():
+        value = label.proposal_properties.get(ENERGY)
+        early = before_round is None or number < before_round
+        if early and candidate.screening is not None and label.status == "ok" and value is not None:
+            found.append((candidate.screening, value))
+    return found
+
+
+def measured(state: State, before_round: int, correction: Correction | None) -> list[Observation]:
     """Training rows of everything that the rounds before this one have measured: labels, and looks at what was passed over."""
     looks = [look for entry in state.rounds[:before_round] for look in entry.passed_over]
-    return state.observations(before_round) + observations_of_looks(looks, Correction.before(state, before_round))
+    return state.observations(before_round) + observations_of_looks(looks, correction)
+
+
+def remembered(earlier: Sequence[Experience], correction: Correction | None) -> list[Observation]:
+    """Training rows of what earlier campaigns measured, as looks all of them: they teach where networks are wrong, and no network."""
+    looks = observations_of_looks([one.look for one in earlier if one.label is None], correction)
+    labelled = [(one.look.crystal, one.label) for one in earlier if one.label is not None]
+    return looks + [Observation(crystal=crystal, properties={ENERGY: label}, group=crystal.id, kind="look") for crystal, label in labelled]
+
+
+def evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    """All rows, or ``most`` of them taken evenly."""
+    return [rows[index * len(rows) // most] for index in range(most)] if len(rows) > most else list(rows)
 
 
 def observations_of_looks(passed_over: Iterable[Look], correction: Correction | None) -> list[Observation]:

@@ -5,8 +5,9 @@ Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5
 In every round a campaign trains a sampler on the surrogate of that round and draws a pool. This takes a random sample of the pools of the
 rounds named (no acquisition, no look has chosen among them), looks at every crystal ``--looks`` times with its potential (default: as
 often as a campaign does at most), and keeps the lowest energy in the proposed cell. Printed are the errors of that round's surrogate and of
-the first ensemble: best guesses, eV/atom; crystals without an energy are counted; and the error, cut off at 1, against the lowest of
-one look, of two, ...: what of it is the looks' own. The campaign may still be running; its history is not touched.
+the first ensemble: best guesses, eV/atom; crystals without an energy are counted; the error, cut off at 1, against the lowest of
+one look, of two, ...; and how far the lowest of half of the looks lies from the lowest of the other half, cut off too: what of an
+error is the looks' own. The campaign may still be running; its history is not touched.
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ def sample(run: Path, number: int, size: int) -> list[Crystal]:
     return crystals_from_frame(pool.iloc[chosen])
 
 
+def lowest(attempts: list[dict[str, Value]]) -> dict[str, Value]:
+    """The lowest look at each crystal that has one."""
+    found: dict[str, Value] = {}
+    for attempt in attempts:
+        found |= {name: look for name, look in attempt.items() if name not in found or look.value < found[name].value}
+    return found
+
+
+def difference(guesses: dict[str, float], found: dict[str, Value], among: dict[str, Value]) -> float:
+    """Mean difference, cut off at 1 eV/atom, about the crystals of ``among`` that have both."""
+    return float(np.mean([min(1.0, abs(guesses[name] - found[name].value)) for name in among if name in guesses and name in found]))
+
+
 def main(
     run: Annotated[Path, typer.Argument(help="folder of a run")],
     rounds: Annotated[list[int], typer.Option(help="rounds to measure")] = [0, 5],  # noqa: B006  (typer's way to state a default list)
@@ -61,24 +75,22 @@ def main(
     rows = []
     for at in rounds:
         crystals = sample(run, at, number)
-        found: dict[str, Value] = {}
-        after: list[dict[str, float]] = []
+        attempts: list[dict[str, Value]] = []
         for attempt in range(looks):
-            for label in engine.run(screener, [(crystal, attempt) for crystal in crystals]):
-                look = label.proposal_properties.get(ENERGY)
-                if look is not None and (label.crystal_id not in found or look.value < found[label.crystal_id].value):
-                    found[label.crystal_id] = look
-            after.append({crystal: value.value for crystal, value in found.items()})
-        known = [crystal for crystal in crystals if crystal.id in found]
-        batch, values = CrystalBatch.from_crystals(known), [found[crystal.id] for crystal in known]
+            labels = engine.run(screener, [(crystal, attempt) for crystal in crystals])
+            attempts.append({label.crystal_id: look for label in labels if (look := label.proposal_properties.get(ENERGY)) is not None})
+        known = [crystal for crystal in crystals if any(crystal.id in seen for seen in attempts)]
+        batch, found = CrystalBatch.from_crystals(known), lowest(attempts)
+        values = [found[crystal.id] for crystal in known]
         truth = np.array([value.value for value in values]), np.array([value.standard_deviation or 0.0 for value in values])
         predicted = Ensemble.load(run / f"round-{at:03d}" / "surrogate").predict(batch)
         own = errors(predicted, *truth)
-        at_first = [crystal.id in after[0] for crystal in known]  # the same crystals at every depth
-        for depth, values_then in enumerate(after, 1):
-            lowest = np.array([values_then[crystal.id] for crystal, there in zip(known, at_first, strict=True) if there])
-            wrong = np.abs(predicted.median[at_first, 0].numpy() - lowest).clip(max=1)
-            own[f"lowest of {depth}"] = float(wrong.mean())
+        guesses = dict(zip([crystal.id for crystal in known], predicted.median[:, 0].tolist(), strict=True))
+        for depth in range(1, looks + 1):
+            own[f"lowest of {depth}"] = difference(guesses, lowest(attempts[:depth]), attempts[0])
+        if looks > 1:
+            halves = [lowest(attempts[half::2]) for half in range(2)]
+            own["two halves"] = difference({name: value.value for name, value in halves[0].items()}, halves[1], attempts[0])
         row = {"round": float(at), "n": float(len(known)), "without an energy": float(len(crystals) - len(known))} | own
         row |= {f"{name}, first ensemble": value for name, value in errors(began.predict(batch), *truth).items()}
         rows.append(row)

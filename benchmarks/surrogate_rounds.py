@@ -53,11 +53,11 @@ def wbm_observations(data: Path, number: int, seed: int, shift: Shift | None) ->
 def history_observations(file: Path) -> list[Observation]:
     """What a campaign measured, round by round: its labels, and its looks at crystals that were passed over."""
     from al_crystal.history import read
-    from al_crystal.screening import Correction, observations_of_looks
+    from al_crystal.screening import Correction, observations_of_looks, screened_and_labelled
 
     state = read(file)
     labelled = list(state.labelled())
-    correction = Correction.fit((candidate, label) for _, candidate, label in labelled)
+    correction = Correction.fit(screened_and_labelled(state))
     found: list[Observation] = []
     for number, entry in enumerate(state.rounds):
         found += [row for at, candidate, label in labelled if at == number for row in label.observations(candidate.crystal)]

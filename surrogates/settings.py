@@ -17,6 +17,10 @@ class SurrogateSettings(BaseModel):
         default="cold",
         description="cold: every round starts from the pretrained ensemble and sees all labels; warm: from the last round's ensemble",
     )
+    experience: bool = Field(
+        default=True,
+        description="screened campaigns begin with what earlier ones with the same potential have measured, as shipped",
+    )
     epochs: int = Field(default=30, ge=0, description="passes over the labels; 0 leaves the ensemble as it is")
     batch_size: int = Field(default=32, ge=1, description="labelled rows per step")
     replay_share: float = Field(default=0.75, ge=0, lt=1, description="share of replay rows in a step; they hold what was learned before")

@@ -39,7 +39,8 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
     set the inflation of the spread and stand in the report. Each step mixes labels with replay crystals, on which a network
     is held to what it said before. Labels of another level of theory go through a correction of their own that is expected to be no
     larger than their noise. What the networks leave unexplained in proposed cells, of labels (each by the network that did not learn it)
-    and of looks (which no network learns), teaches the residual (:mod:`surrogates.residual`), anew in every round.
+    and of looks (which no network learns), teaches the residual (:mod:`surrogates.residual`), anew in every round; where there are
+    looks alone the networks stay what they were.
 
     Args:
         ensemble: where to start from (``settings.start == "cold"`` starts from the pretrained one instead).
@@ -56,8 +57,10 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
     start = replace(ensemble.with_levels(tuple(levels)), residual=None)
     looks = [row for row in observations if row.kind == "look"]
     table, report = observation_table([row for row in observations if row.kind != "look"], start.levels, settings)
-    if not len(table) or not settings.epochs:
+    if not settings.epochs:
         return replace(start, report=report)
+    if not len(table):
+        return replace(start, report=report, residual=_residual(start, None, looks, settings))
     shares = _shares(table.columns["group"], len(start.networks), seed)
     for index, network in enumerate(start.networks):
         kept = torch.tensor(shares != index)
@@ -72,19 +75,24 @@ def fine_tune(ensemble: Ensemble, observations: Sequence[Observation], settings:
         "fitted": _mean_absolute(_errors(start.networks, table, None)),
     }
     tuned = replace(start, distance=distance, calibration=calibration, report=report)
-    return replace(tuned, residual=_residual(tuned, table, held_out, looks, settings))
+    return replace(tuned, residual=_residual(tuned, (table, held_out), looks, settings))
 
 
 def _residual(
-    tuned: Ensemble, table: Table, held_out: torch.Tensor, looks: Sequence[Observation], settings: SurrogateSettings
+    tuned: Ensemble, labels: tuple[Table, torch.Tensor] | None, looks: Sequence[Observation], settings: SurrogateSettings
 ) -> Residual | None:
-    """What the tuned networks leave unexplained in proposed cells; ``held_out`` (n, 2) are the errors on the labels ``table``."""
-    proposed = torch.tensor(table.columns["proposed"])
-    rows, errors = table[proposed].rows, held_out[proposed, 0]
+    """What the tuned networks leave unexplained in proposed cells: of labels with their held-out errors ``(n, 2)``, and of looks."""
+    parts = []
+    if labels is not None:
+        table, held_out = labels
+        proposed = torch.tensor(table.columns["proposed"])
+        parts.append((table[proposed].rows, held_out[proposed, 0]))
     if looks:
         looked, _ = observation_table(looks, tuned.levels, settings)
-        rows = concatenate([rows, looked.rows])
-        errors = torch.cat([errors, _errors(tuned.networks, looked, None)[:, 0]])
+        parts.append((looked.rows, _errors(tuned.networks, looked, None)[:, 0]))
+    if not parts:
+        return None
+    rows, errors = concatenate([part for part, _ in parts]), torch.cat([part for _, part in parts])
     return Residual.fit(Scores.of(rows, tuned.predict_rows(rows), -errors), tuned.known)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from al_crystal.acquisition import PoolPosterior
 from al_crystal.crystal import Candidate, Label, Look, Prediction, Screening, Value
+from al_crystal.history import Labelled, Picks, State
 from al_crystal.objective import Objective
 from al_crystal.screening import (
     DOUBTED,
@@ -20,6 +21,7 @@ from al_crystal.screening import (
     hopeful,
     observations_of_looks,
     repeated,
+    screened_and_labelled,
 )
 from tests.al_crystal.examples import crystal
 
@@ -28,43 +30,51 @@ def _prediction(energy: float, deviation: float = 0.1) -> Prediction:
     return Prediction(mean={ENERGY: energy, "band_gap": 1.0}, standard_deviation={ENERGY: deviation, "band_gap": 0.3}, distance=0.0)
 
 
-def _screening(look: float, energy: float, deviation: float = 0.1) -> Screening:
+def screening(look: float, energy: float, deviation: float = 0.1) -> Screening:
     return Screening(formation_energy_per_atom=Value(value=look, level_of_theory="potential"), surrogate=_prediction(energy, deviation))
 
 
-def _pairs(number: int, seed: int) -> list[tuple[Candidate, Label]]:
+def pairs(number: int, seed: int) -> list[tuple[Screening, Value]]:
     """Looks that lie above the label by a log-normal excess; the surrogate misses what one cell in five costs."""
     generator = np.random.default_rng(seed)
-    pairs = []
-    for index in range(number):
+    found = []
+    for _ in range(number):
         energy = generator.normal(-1.0, 0.5)
         cost = generator.exponential(2.0) if generator.random() < 0.2 else 0.0
         excess = float(np.exp(generator.normal(math.log(0.08), 0.5)))
-        screening = _screening(energy + cost + excess, energy + generator.normal(0, 0.1))
-        item = crystal(index)
-        candidate = Candidate(crystal=item, prediction=screening.surrogate, acquisition=0.0, arm="gfn", reason="", screening=screening)
-        properties = {ENERGY: Value(value=energy + cost, level_of_theory="potential")}
-        pairs.append((candidate, Label(crystal_id=item.id, status="ok", reason="", proposal_properties=properties)))
-    return pairs
+        label = Value(value=energy + cost, level_of_theory="potential")
+        found.append((screening(energy + cost + excess, energy + generator.normal(0, 0.1)), label))
+    return found
 
 
 def test_nothing_is_corrected_before_enough_was_seen():
-    pairs = _pairs(FEWEST, 0)
-    assert Correction.fit(pairs) is not None
-    assert Correction.fit(pairs[1:]) is None
-    unscreened = [(candidate.model_copy(update={"screening": None}), label) for candidate, label in pairs]
-    rejected = [(candidate, label.model_copy(update={"status": "rejected"})) for candidate, label in pairs]
-    without = [(candidate, label.model_copy(update={"proposal_properties": {}})) for candidate, label in pairs]
-    assert [Correction.fit(group) for group in (unscreened, rejected, without)] == [None, None, None]
+    assert Correction.fit(pairs(FEWEST, 0)) is not None
+    assert Correction.fit(pairs(FEWEST - 1, 0)) is None
+
+
+def test_crystals_that_were_screened_and_have_a_good_label_teach():
+    (look, value), item = pairs(1, 0)[0], crystal(0)
+    candidate = Candidate(crystal=item, prediction=look.surrogate, acquisition=0.0, arm="gfn", reason="", screening=look)
+    label = Label(crystal_id=item.id, status="ok", reason="", proposal_properties={ENERGY: value})
+
+    def found(candidate: Candidate, label: Label) -> list[tuple[Screening, Value]]:
+        state = State()
+        state.add(Picks(round=0, candidates=[candidate]))
+        state.add(Labelled(round=0, attempt=0, label=label))
+        return screened_and_labelled(state)
+
+    assert found(candidate, label) == [(look, value)]
+    assert found(candidate.model_copy(update={"screening": None}), label) == []
+    assert found(candidate, label.model_copy(update={"status": "rejected"})) == []
+    assert found(candidate, label.model_copy(update={"proposal_properties": {}})) == []
 
 
 def test_a_correction_finds_the_cost_that_the_surrogate_does_not_see():
-    correction = Correction.fit(_pairs(300, 1))
+    correction = Correction.fit(pairs(300, 1))
     assert correction is not None
-    tests = _pairs(2000, 2)
-    screenings = [candidate.screening for candidate, _ in tests if candidate.screening]
+    screenings, labels = zip(*pairs(2000, 2), strict=True)
     mean, deviation = correction(screenings)
-    truth = np.array([label.proposal_properties[ENERGY].value for _, label in tests])
+    truth = np.array([label.value for label in labels])
     error = mean - truth
     alone = np.array([one.surrogate.mean[ENERGY] for one in screenings]) - truth
     assert abs(error.mean()) < 0.02
@@ -73,10 +83,10 @@ def test_a_correction_finds_the_cost_that_the_surrogate_does_not_see():
 
 
 def test_a_belief_follows_its_look():
-    correction = Correction.fit(_pairs(60, 1))
+    correction = Correction.fit(pairs(60, 1))
     assert correction is not None
     looks = np.linspace(-1.0, 6.0, 50)
-    mean, deviation = correction([_screening(look, -1.0) for look in looks])
+    mean, deviation = correction([screening(look, -1.0) for look in looks])
     assert (np.diff(mean) > 0).all()
     assert (mean < looks + 0.021).all()
     assert (deviation > 0).all()
@@ -107,7 +117,7 @@ def test_no_label_is_spent_on_what_a_look_has_shown_to_be_worthless():
 
 
 def test_a_look_far_above_the_surrogate_is_doubted():
-    screenings = [_screening(-1.0 + above, -1.0) for above in (-3.0, 0.0, DOUBTED - 0.01, DOUBTED + 0.01, 4.0)]
+    screenings = [screening(-1.0 + above, -1.0) for above in (-3.0, 0.0, DOUBTED - 0.01, DOUBTED + 0.01, 4.0)]
     looks, predictions = [one.formation_energy_per_atom for one in screenings], [one.surrogate for one in screenings]
     assert doubted(looks, predictions) == [3, 4]
     silent = [one.model_copy(update={"mean": {}}) for one in predictions]
@@ -115,8 +125,8 @@ def test_a_look_far_above_the_surrogate_is_doubted():
 
 
 def test_looks_are_repeated_while_they_are_doubted_and_the_lowest_counts():
-    looks = [_screening(-1.0 + above, -1.0).formation_energy_per_atom for above in (0.0, 1.0, 2.0, 3.0)]
-    predictions = [_screening(-1.0, -1.0).surrogate for _ in looks]
+    looks = [screening(-1.0 + above, -1.0).formation_energy_per_atom for above in (0.0, 1.0, 2.0, 3.0)]
+    predictions = [screening(-1.0, -1.0).surrogate for _ in looks]
     finds = {(1, 1): -1.1, (2, 1): 5.0, (3, 1): None, (2, 2): 0.5, (3, 2): -0.2}  # by row and attempt
     asked = []
 
@@ -132,12 +142,12 @@ def test_looks_are_repeated_while_they_are_doubted_and_the_lowest_counts():
 
 
 def test_looks_that_were_passed_over_teach_what_a_label_would_have_found():
-    passed_over = [Look(crystal=crystal(index), screening=_screening(look, -1.0)) for index, look in enumerate((-1.0, 0.5, 4.0))]
+    passed_over = [Look(crystal=crystal(index), screening=screening(look, -1.0)) for index, look in enumerate((-1.0, 0.5, 4.0))]
     raw = observations_of_looks(passed_over, None)
     assert [row.properties[ENERGY].value for row in raw] == [-1.0, 0.5, 4.0]
     assert {row.kind for row in raw} == {"look"}
     assert [row.crystal.id for row in raw] == [look.crystal.id for look in passed_over] == [row.group for row in raw]
-    correction = Correction.fit(_pairs(300, 1))
+    correction = Correction.fit(pairs(300, 1))
     assert correction is not None
     means, deviations = correction([look.screening for look in passed_over])
     rows = observations_of_looks(passed_over, correction)
@@ -148,7 +158,8 @@ def test_looks_that_were_passed_over_teach_what_a_label_would_have_found():
 
 
 def test_a_screening_survives_the_history():
-    candidate, _ = _pairs(1, 0)[0]
+    look, _ = pairs(1, 0)[0]
+    candidate = Candidate(crystal=crystal(0), prediction=look.surrogate, acquisition=0.0, arm="gfn", reason="", screening=look)
     assert Candidate.model_validate_json(candidate.model_dump_json()) == candidate
     old = candidate.model_dump(exclude={"screening"})  # a history that was begun before there was screening
     assert Candidate.model_validate(old).screening is None

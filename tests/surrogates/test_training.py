@@ -202,6 +202,18 @@ def test_looks_teach_the_residual_and_no_network(labels):
     assert float((with_looks.predict(cells).median[:, 0] - 1.5).abs().mean()) < 0.1 * float((bare - 1.5).abs().mean())
 
 
+def test_looks_alone_teach_the_residual_and_leave_the_networks():
+    start = replace(small_ensemble(), known=KNOWN)
+    made = fine_tune(start, looks(40), WARM, seed=0)
+    assert made.residual is not None
+    cells = batch([row.crystal for row in looks(40)])
+    bare = replace(made, residual=None)
+    assert torch.equal(bare.predict(cells).median, start.predict(cells).median)
+    assert float((made.predict(cells).median[:, 0] - 1.5).abs().mean()) < 0.5 * float((bare.predict(cells).median[:, 0] - 1.5).abs().mean())
+    assert fine_tune(start, looks(5), WARM, seed=0).residual is None
+    assert fine_tune(start, looks(40), WARM.model_copy(update={"epochs": 0}), seed=0).residual is None
+
+
 def test_labels_of_proposed_cells_teach_the_residual_by_the_network_that_did_not_learn_them(labels):
     proposals = [row.model_copy(update={"kind": "proposal"}) for row in labels]
     crowd = [row.model_copy(update={"group": f"{row.group}-{copy}"}) for row in proposals for copy in range(2)]
