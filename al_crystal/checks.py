@@ -117,9 +117,10 @@ def _check_tables(campaign: Campaign, campaign_file: Path) -> None:
         "known_crystals": campaign.known_crystals,
         "selection.seed_crystals": campaign.selection.seed_crystals,
         "stability.hull": campaign.stability.hull,
+        "surrogate.experience": campaign.surrogate.experience,
     }
     for key, path in tables.items():
-        if path is not None and not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             fix = "correct the path (it is relative to where you run), or leave the key out"
             raise ConfigError(f"{campaign_file}: `{key}`: there is no file {path}\n  fix: {fix}")
 

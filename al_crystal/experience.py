@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from .crystal import Look, Prediction, Screening, Value, crystals_from_frame, crystals_to_frame
+from .screening import ENERGY, evenly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .history import State
 
 SHIPPED = Path(__file__).parent / "data" / "experience.parquet"
-ENERGY = "formation_energy_per_atom"
 NUMBER = 700
 """Crystals that are shipped, about as many as a residual learns (:data:`surrogates.residual.MOST`); a campaign's own take their places."""
 
@@ -38,11 +38,16 @@ class Experience:
     label: Value | None = None
 
 
-def experience(potential: str, file: Path = SHIPPED) -> list[Experience]:
-    """What was measured with a potential of this level of theory; nothing where that is another: energies of two levels never meet."""
+def experience(potential: str, source: bool | Path = True) -> list[Experience]:
+    """What was measured with a potential of this level of theory; nothing where that is another: energies of two levels never meet.
+
+    ``source`` is a file, true for the one that is shipped, or false for none (the setting ``surrogate.experience``).
+    """
     import pandas as pd
 
-    frame = pd.read_parquet(file)
+    if not source:
+        return []
+    frame = pd.read_parquet(SHIPPED if source is True else source)
     return from_frame(frame[frame["potential"] == potential])
 
 
@@ -50,16 +55,13 @@ def from_frame(frame: pd.DataFrame) -> list[Experience]:
     """The rows of a table that :func:`to_frame` made."""
     found = []
     for crystal, row in zip(crystals_from_frame(frame), frame.to_dict("records"), strict=True):
-
-        def value(energy: float, deviation: float, level: str = row["level_of_theory"]) -> Value:
-            return Value(value=energy, level_of_theory=level, standard_deviation=deviation if np.isfinite(deviation) else None)
-
         said = Prediction(
             mean={ENERGY: row["surrogate"]}, standard_deviation={ENERGY: row["surrogate_deviation"]}, distance=row["surrogate_distance"]
         )
-        screening = Screening(formation_energy_per_atom=value(row["look"], row["look_deviation"]), surrogate=said)
-        label = value(row["label"], row["label_deviation"]) if np.isfinite(row["label"]) else None
-        found.append(Experience(Look(crystal=crystal, screening=screening), label))
+        look, label = (_value(row[name], row[f"{name}_deviation"], row["level_of_theory"]) for name in ("look", "label"))
+        if look is not None:
+            screening = Screening(formation_energy_per_atom=look, surrogate=said)
+            found.append(Experience(Look(crystal=crystal, screening=screening), label))
     return found
 
 
@@ -90,6 +92,11 @@ def gathered(state: State) -> list[Experience]:
     return list(found.values())
 
 
+def _value(energy: float, deviation: float, level: str) -> Value | None:
+    known = deviation if np.isfinite(deviation) else None
+    return Value(value=energy, level_of_theory=level, standard_deviation=known) if np.isfinite(energy) else None
+
+
 def _deviation(value: Value | None) -> float:
     return np.nan if value is None or value.standard_deviation is None else value.standard_deviation
 
@@ -105,7 +112,6 @@ def main(
         typer.BadParameter: where the runs have looked at nothing, or with several potentials.
     """
     from .history import read
-    from .screening import evenly
 
     states = [read(run / "history.jsonl") for run in runs]
     potentials = {str(state.start.facts["potential"]["level_of_theory"]) for state in states if state.start is not None}

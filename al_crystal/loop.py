@@ -68,7 +68,7 @@ class Loop:
         self.campaign, self.environment, self.potential = campaign, environment, potential
         self.history, self.terminal, self.once = history, terminal, once
         self.engine = make_engine(campaign.engine, history.folder / "tasks")
-        self.earlier = experience(potential.level_of_theory) if campaign.surrogate.experience and campaign.selection.screened else []
+        self.earlier = experience(potential.level_of_theory, campaign.surrogate.experience) if campaign.selection.screened else []
 
     def run(self) -> None:
         """Do whatever the history does not have yet, until every round is closed."""

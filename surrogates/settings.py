@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,9 +18,10 @@ class SurrogateSettings(BaseModel):
         default="cold",
         description="cold: every round starts from the pretrained ensemble and sees all labels; warm: from the last round's ensemble",
     )
-    experience: bool = Field(
+    experience: bool | Path = Field(
         default=True,
-        description="screened campaigns begin with what earlier ones with the same potential have measured, as shipped",
+        description="what screened campaigns begin with that earlier ones with the same potential have measured; true: what the package "
+        "ships, a file: a table by python -m al_crystal.experience, false: nothing",
     )
     epochs: int = Field(default=30, ge=0, description="passes over the labels; 0 leaves the ensemble as it is")
     batch_size: int = Field(default=32, ge=1, description="labelled rows per step")

@@ -6,9 +6,9 @@ import pytest
 import typer
 
 from al_crystal.crystal import LATTICE_PARAMETERS, Candidate, Label, Look, Value
-from al_crystal.experience import ENERGY, NUMBER, SHIPPED, Experience, experience, from_frame, gathered, main, to_frame
+from al_crystal.experience import NUMBER, SHIPPED, Experience, experience, from_frame, gathered, main, to_frame
 from al_crystal.history import History, Labelled, Picks, Start, State
-from al_crystal.screening import EARLIER, FEWEST, Correction, evenly, measured, remembered, screened_and_labelled
+from al_crystal.screening import EARLIER, ENERGY, FEWEST, Correction, evenly, measured, remembered, screened_and_labelled
 from tests.al_crystal.examples import crystal
 from tests.al_crystal.test_screening import pairs, screening
 
@@ -26,6 +26,7 @@ def test_what_is_shipped_are_crystals_with_energies_of_one_potential():
     assert len(labelled) > 4 * EARLIER
     assert 0.0 < np.median(excess) < 0.1, "a look lies a little above a label"
     assert experience("another potential") == [], "energies of two levels never meet"
+    assert experience(POTENTIAL, source=False) == []
 
 
 def test_the_shipped_table_names_no_machine():

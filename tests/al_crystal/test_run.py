@@ -177,10 +177,19 @@ def test_a_target_that_no_label_can_have_is_refused(tmp_path, models_folder):
         ({"oracles": {"potential": "M3GNet", "models": "nowhere"}}, "nowhere"),
         ({"oracles": {"potential": "Unobtainium"}}, "Unobtainium"),
         ({"known_crystals": "nowhere.csv"}, "there is no file nowhere.csv"),
+        ({"surrogate": {"experience": "nowhere.parquet"}}, "there is no file nowhere.parquet"),
         ({"space": {"elements": ["Na", "Rn", "Cl"]}}, "knows nothing of Rn"),
         ({"stability": {"hull": __file__, "level_of_theory": "r2SCAN"}}, "the labels will be of"),
     ],
-    ids=["impossible space", "absent weights", "unknown potential", "no table", "unknown element", "hull of another level"],
+    ids=[
+        "impossible space",
+        "absent weights",
+        "unknown potential",
+        "no table",
+        "no experience",
+        "unknown element",
+        "hull of another level",
+    ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, changes, message):
     done = _run(_campaign(tmp_path, **changes), environment={"HF_HUB_OFFLINE": "1"})
