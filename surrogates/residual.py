@@ -46,8 +46,6 @@ LARGEST = 4.0
 """A feature counts as no further from its mean than this many standard deviations."""
 SCORES = "known.safetensors"
 """Where an ensemble keeps what known compounds look like to it."""
-SMALLEST_VARIANCE = 1e-6
-"""Of the process: rounding may leave less."""
 SMALLEST_STRAIN = 0.05
 """eV/atom, added before the logarithm of a strain energy is taken."""
 
@@ -77,48 +75,6 @@ class Scores(NamedTuple):
         from safetensors.torch import load_file
 
         return cls(**{name: values.double() for name, values in load_file(folder / SCORES).items()}) if (folder / SCORES).exists() else None
-
-
-class Posterior(NamedTuple):
-    """Mean and variance of a fitted process with a Gaussian kernel, in single precision: what its model says, three times as fast.
-
-    With K = L L^T the kernel between ``n`` learned cells and their noise s2 on its diagonal, and k that with another cell, the mean is
-    ``k K^-1 z`` and the variance ``1 - |L^-1 k|^2`` (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, algorithm 2.1).
-
-    Attributes:
-        lengthscales: ``(d,)``. centres: ``(d, n)`` learned cells in units of them; halves: ``(n,)`` half their squared lengths.
-        weights: ``(n,)``, K^-1 z. whitening: ``(n, n)``, L^-1 transposed. noise: s2.
-    """
-
-    lengthscales: torch.Tensor
-    centres: torch.Tensor
-    halves: torch.Tensor
-    weights: torch.Tensor
-    whitening: torch.Tensor
-    noise: float
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: SingleTaskGP) -> Posterior:
-        """Of a model that knows its hyperparameters; computed in double precision."""
-        features, scores = model.train_inputs[0], model.train_targets
-        lengthscales, noise = model.covar_module.lengthscale[0], float(model.likelihood.noise)
-        covariance = model.covar_module(features).to_dense() + noise * torch.eye(len(scores), dtype=features.dtype)
-        factor = torch.linalg.cholesky(covariance)
-        whitening = torch.linalg.solve_triangular(factor, torch.eye(len(scores), dtype=features.dtype), upper=False).T
-        weights = torch.cholesky_solve(scores[:, None], factor)[:, 0]
-        scaled = features / lengthscales
-        own = (lengthscales, scaled.T, scaled.square().sum(1) / 2, weights, whitening)
-        lengthscales, centres, halves, weights, whitening = (values.float().contiguous() for values in own)
-        return cls(lengthscales, centres, halves, weights, whitening, noise)
-
-    def __call__(self, described: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(m,)`` means and variances, float64, of cells with standardised features ``(m, d)``."""
-        scaled = described.float() / self.lengthscales
-        exponents = torch.addmm(-self.halves, scaled, self.centres) - scaled.square().sum(1, keepdim=True) / 2
-        kernel = exponents.clamp_(max=0).exp_()
-        variance = 1 - (kernel @ self.whitening).square().sum(1)
-        return (kernel @ self.weights).double(), variance.clamp(min=SMALLEST_VARIANCE).double()
 
 
 @dataclass(frozen=True)
@@ -182,20 +138,17 @@ class Residual:
         model.load_state_dict(self.hyperparameters)
         return model.eval()
 
-    @cached_property
-    def _posterior(self) -> Posterior:
-        return Posterior.of(self._model)
-
     def __call__(self, rows: Rows, predicted: Predictions) -> Predictions:
         """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``,
         with the middle of z where the process is sure of it, and its whole variance.
 
         Members move with the median. Gaps, distances and strains stay, and so does everything about a crystal whose cell is unknown.
         """
+        described = _standardised(description(rows, predicted), self.offset, self.scale)
         with torch.no_grad():
-            z, variance = self._posterior(_standardised(description(rows, predicted), self.offset, self.scale))
-            middle = (z - variance.sqrt()).clamp(min=0)
-            variance = variance + self._posterior.noise
+            z = self._model.posterior(described)
+            middle = (z.mean - z.variance.sqrt())[:, 0].clamp(min=0)
+            variance = z.variance[:, 0] + self._model.likelihood.noise
         unit = predicted.standard_deviation[:, 0].double()
         shift = unit * middle.sinh()
         mean = predicted.median[:, 0] + shift * (variance / 2).exp()  # moments of the hyperbolic sine of a normal variable

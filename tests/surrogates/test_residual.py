@@ -70,17 +70,6 @@ def test_mean_and_deviation_are_those_of_the_belief(learned):
     assert torch.allclose(energies.std(0).float(), after.standard_deviation[:, 0], rtol=0.05)
 
 
-def test_the_posterior_is_that_of_the_model(learned):
-    start, tuned = learned
-    rows, residual = proposals(60, 3), tuned.residual
-    described = ((description(rows, start.predict_rows(rows)) - residual.offset) / residual.scale).clamp(-4, 4)
-    described = torch.cat([described, residual.features[:5], torch.full_like(described[:1], 4.0)])
-    mean, variance = residual._posterior(described)
-    expected = residual._model.posterior(described)
-    torch.testing.assert_close(mean, expected.mean[:, 0].detach(), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(variance, expected.variance[:, 0].detach(), atol=1e-4, rtol=1e-3)
-
-
 def test_no_correction_is_optimistic():
     start, rows, others = small_ensemble(), proposals(100, 10), proposals(50, 11)
     tuned = replace(start, residual=Residual.fit(Scores.of(rows, start.predict_rows(rows), -cost(rows))))
@@ -192,5 +181,5 @@ def test_a_crystal_is_judged_by_itself(learned):
     rows = proposals(30, 7)
     together = tuned.predict_rows(rows).mean
     alone = torch.cat([tuned.predict_rows(rows[torch.tensor([index])]).mean for index in range(len(rows))])
-    assert torch.allclose(together, alone, atol=1e-3), "but for rounding"
+    assert torch.allclose(together, alone, atol=1e-4)
     assert tuned.predict(batch()).mean.isfinite().all()
