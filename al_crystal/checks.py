@@ -54,6 +54,7 @@ def prepare(campaign: Campaign, campaign_file: Path) -> tuple[CrystalEnvironment
     _check_elements(campaign, campaign_file, loaded)
     _check_targets(campaign, campaign_file, loaded)
     _check_hull(campaign, campaign_file, loaded)
+    _check_experience(campaign, campaign_file, loaded)
     return environment, loaded.record
 
 
@@ -178,3 +179,14 @@ def _check_hull(campaign: Campaign, campaign_file: Path, potential: Potential) -
                 f"the labels will be of {scale!r}\n"
                 "  allowed: energies of one level of theory\n  fix: give a hull of the labels' level"
             )
+
+
+def _check_experience(campaign: Campaign, campaign_file: Path, potential: Potential) -> None:
+    from .config import ConfigError
+    from .experience import experience
+
+    try:
+        experience(potential.level_of_theory, campaign.surrogate.experience)
+    except ValueError as error:
+        fix = "name a table of this potential, or set it to true or false"
+        raise ConfigError(f"{campaign_file}: `surrogate.experience`: {error}\n  fix: {fix}") from None

@@ -329,7 +329,7 @@ class Observation(Noun):
     """One training row: properties of a crystal *in the cell it states*.
 
     ``group`` ties rows that must stay on the same side of any split (the relaxed and the proposed cell of one candidate). A ``look`` is
-    the energy that a first look, not a label, reached in a proposed cell.
+    the energy that a first look, not a label, reached in a proposed cell, or what an earlier campaign measured there.
     """
 
     crystal: Crystal

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from .crystal import Look, Prediction, Screening, Value, crystals_from_frame, crystals_to_frame
+from .crystal import LATTICE_PARAMETERS, Look, Prediction, Screening, Value, crystals_from_frame, crystals_to_frame
 from .screening import ENERGY, evenly
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "data" / "experience.parquet"
 NUMBER = 700
 """Crystals that are shipped, about as many as a residual learns (:data:`surrogates.residual.MOST`); a campaign's own take their places."""
+COLUMNS = {"space_group_number", "composition", *LATTICE_PARAMETERS, "potential", "level_of_theory", "look", "look_deviation"}
+COLUMNS |= {"surrogate", "surrogate_deviation", "surrogate_distance", "label", "label_deviation"}
+"""Of the table: the crystal, levels of theory, and energies with their standard deviations in eV/atom."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,22 @@ def experience(potential: str, source: bool | Path = True) -> list[Experience]:
     """What was measured with a potential of this level of theory; nothing where that is another: energies of two levels never meet.
 
     ``source`` is a file, true for the one that is shipped, or false for none (the setting ``surrogate.experience``).
+
+    Raises:
+        ValueError: a file of one's own is no such table, or holds nothing of this potential.
     """
     import pandas as pd
 
     if not source:
         return []
     frame = pd.read_parquet(SHIPPED if source is True else source)
-    return from_frame(frame[frame["potential"] == potential])
+    if missing := COLUMNS - set(frame):
+        raise ValueError(f"{source} lacks the columns {', '.join(sorted(missing))}; make it with python -m al_crystal.experience")
+    own = frame[frame["potential"] == potential]
+    if own.empty and source is not True:
+        others = ", ".join(sorted(set(frame["potential"])))
+        raise ValueError(f"{source} holds nothing of the potential {potential}, but of {others}; energies of two levels never meet")
+    return from_frame(own)
 
 
 def from_frame(frame: pd.DataFrame) -> list[Experience]:
@@ -66,7 +78,7 @@ def from_frame(frame: pd.DataFrame) -> list[Experience]:
 
 
 def to_frame(found: Sequence[Experience], potential: str) -> pd.DataFrame:
-    """One row a crystal: its columns (:func:`al_crystal.crystal.crystals_to_frame`), the energies in eV/atom, levels of theory."""
+    """One row a crystal, with COLUMNS."""
     frame = crystals_to_frame([one.look.crystal for one in found])
     looks = [one.look.screening.formation_energy_per_atom for one in found]
     surrogates = [one.look.screening.surrogate for one in found]
@@ -78,7 +90,7 @@ def to_frame(found: Sequence[Experience], potential: str) -> pd.DataFrame:
     frame["surrogate_distance"] = [one.distance for one in surrogates]
     frame["label"] = [np.nan if one.label is None else one.label.value for one in found]
     frame["label_deviation"] = [_deviation(one.label) for one in found]
-    return frame
+    return frame[[name for name in frame if name in COLUMNS]]
 
 
 def gathered(state: State) -> list[Experience]:
@@ -122,7 +134,7 @@ def main(
             "potential: give runs with selection.screened, of one potential at a time"
         )
     table = to_frame(evenly(found, number), potentials.pop())
-    table.drop(columns=["id", "formula", "n_atoms", "volume_per_atom"]).to_parquet(output, index=False)
+    table.to_parquet(output, index=False)
     typer.echo(f"{len(table)} of {len(found)} crystals, {int(table['label'].notna().sum())} of them labelled, in {output}")
 
 

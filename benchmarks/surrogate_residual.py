@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import typer
 
-from al_crystal.crystal import Crystal, CrystalBatch, Value
+from al_crystal.crystal import Crystal, CrystalBatch
+from al_crystal.experience import gathered
 from al_crystal.history import read
 from al_crystal.seeds import rng
 from benchmarks.surrogate_rounds import error, real_tables
@@ -38,14 +39,10 @@ SIZES = (100, 200, 400, 800)
 
 def looks(runs: list[Path]) -> tuple[list[Crystal], np.ndarray, np.ndarray]:
     """Every crystal that the runs looked at, once; the formation energy (eV/atom) that the look reached, and its standard deviation."""
-    found: dict[str, tuple[Crystal, Value]] = {}
-    for run in runs:
-        for entry in read(run / "history.jsonl").rounds:
-            for look in entry.looks:
-                found[look.crystal.id] = (look.crystal, look.screening.formation_energy_per_atom)
-    values = [value for _, value in found.values()]
+    found = {one.look.crystal.id: one.look for run in runs for one in gathered(read(run / "history.jsonl"))}
+    values = [look.screening.formation_energy_per_atom for look in found.values()]
     noise = np.array([value.standard_deviation or 0.0 for value in values])
-    return [crystal for crystal, _ in found.values()], np.array([value.value for value in values]), noise
+    return [look.crystal for look in found.values()], np.array([value.value for value in values]), noise
 
 
 def part_of(crystal: Crystal) -> int:

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from surrogates import kernels
-from surrogates.network import NATURAL_ENERGY, Output
+from surrogates.network import Output
 
 NINETY = 1.6449
 """Half width of the central 90 % interval of a normal distribution, in standard deviations."""
@@ -90,7 +90,7 @@ class Consensus(NamedTuple):
         guess, scale, spread = torch.empty(3, number, 2, dtype=torch.float32)
         made = cls(guess, scale, spread, torch.empty(number, dtype=torch.float32))
         energy, gap, *scales, _, strain, _ = (values.detach().contiguous().numpy() for values in output)
-        kernels.consensus(energy, gap, tuple(scales), strain, CAUTION, NATURAL_ENERGY, *(values.numpy() for values in made))
+        kernels.consensus(energy, gap, tuple(scales), strain, CAUTION, *(values.numpy() for values in made))
         return made
 
 

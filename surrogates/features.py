@@ -183,7 +183,8 @@ def cell_features(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         cell. No length stands in it: with one a network would read the volume that it is asked to expect. Both are 0 where the cell is
         unknown; a cell whose angles close no body counts as flat (volume floor of 1e-3 abc).
     """
-    log_volume, shape = torch.empty(len(rows)), torch.empty(len(rows), SHAPE_FEATURES)
+    log_volume = torch.empty(len(rows), dtype=torch.float32)
+    shape = torch.empty(len(rows), SHAPE_FEATURES, dtype=torch.float32)
     tables = _lattice_points().numpy(), _element_volumes().numpy()
     input_kernels.cell(rows.lattice_parameters.contiguous().numpy(), *_arrays(rows), *tables, log_volume.numpy(), shape.numpy())
     return log_volume, shape
@@ -191,7 +192,7 @@ def cell_features(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
 
 def count_features(rows: Rows) -> torch.Tensor:
     """``(n, most_elements, COUNT_FEATURES)``: fraction, its root, log count, log count per general position, parity, is whole."""
-    features = torch.zeros(*rows.counts.shape, COUNT_FEATURES)
+    features = torch.zeros(*rows.counts.shape, COUNT_FEATURES, dtype=torch.float32)
     _, counts, group = _arrays(rows)
     input_kernels.count_elements(counts, group, _general_positions().numpy(), features.numpy())
     return features
@@ -232,7 +233,7 @@ def occupation_features(rows: Rows) -> torch.Tensor:
 
 def global_features(rows: Rows) -> torch.Tensor:
     """``(n, GLOBAL_FEATURES)``: sizes, norms of the fractions, number of elements, parity of the electrons in the primitive cell."""
-    features = torch.empty(len(rows), GLOBAL_FEATURES)
+    features = torch.empty(len(rows), GLOBAL_FEATURES, dtype=torch.float32)
     input_kernels.size(*_arrays(rows), _lattice_points().numpy(), features.numpy())
     return features
 

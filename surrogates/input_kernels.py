@@ -14,7 +14,7 @@ SMALLEST_VARIANCE = np.float32(1e-6)
 SMALLEST = np.float32(1e-6)
 """Below it a sum of counts or a squared ratio of volumes counts as this, so that its logarithm is a number."""
 LARGEST = np.finfo(np.float32).max
-"""Where a maximum or minimum begins."""
+"""Where a maximum or minimum begins: infinities are not numbers that fast arithmetic may be given."""
 ZERO, ONE = np.float32(0), np.float32(1)
 
 

@@ -15,6 +15,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from surrogates.input_kernels import LARGEST, ONE, ZERO
+from surrogates.network import NATURAL_ENERGY, SMALLEST_LOG_VOLUME
+
 EPSILON = np.float32(1e-5)
 """Of torch's layer norm."""
 SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-87.0), np.float32(88.0)
@@ -22,11 +25,8 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-87.0), np.float32(88.0)
 LOG2_E = np.float32(1 / np.log(2))
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(np.log(2) - 0.693359375)
 """The first holds so few bits that a whole number times it is exact."""
-LARGEST = np.finfo(np.float32).max
-"""Where a maximum or minimum begins: infinities are not numbers that fast arithmetic may be given."""
-SMALLEST_LOG_VOLUME = np.float32(-2.5)
-"""As :data:`surrogates.network.SMALLEST_LOG_VOLUME`."""
-ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+LOWEST, NATURAL = np.float32(SMALLEST_LOG_VOLUME), NATURAL_ENERGY
+HALF = np.float32(0.5)
 THIRD, FOURTH, FIFTH, SIXTH = (np.float32(1 / math.factorial(k)) for k in (3, 4, 5, 6))
 """Of the power series of exp; for |r| <= ln(2) / 2 what is left out is below 1.3e-7 of the sum."""
 
@@ -246,8 +246,8 @@ def strain_of_volume(product, bias, weight, offset, log_volume, joined, volume, 
                     total += out[j] * column[j]
                 found = (found[1], found[2], found[3], total + offset[head, k])
             r = log_volume[i] - found[0]
-            beyond = max(SMALLEST_LOG_VOLUME - r, ZERO)
-            r = min(max(r, SMALLEST_LOG_VOLUME), -2 * SMALLEST_LOG_VOLUME)
+            beyond = max(LOWEST - r, ZERO)
+            r = min(max(r, LOWEST), -2 * LOWEST)
             stiffness = math.exp(min(max(float(found[1]), -4.0), 4.0))
             c = math.exp(min(max(float(found[2] if r < 0 else found[3]), -4.0), 2.2))
             volume[head, i] = stiffness * (math.expm1(-c * r) + c * r) / (c * c) + 10 * beyond  # exact where c r is small
@@ -277,10 +277,10 @@ def strain_of_shape(product, bias, weight, offset, known, strain):
 
 
 @njit(cache=True, error_model="numpy")
-def consensus(energy, gap, log_scales, strains, caution, natural, guess, scale, spread, strain):
+def consensus(energy, gap, log_scales, strains, caution, guess, scale, spread, strain):
     """:class:`surrogates.calibration.Consensus` of member outputs ``(s, n)``; ``log_scales`` are two, of energies and gaps.
 
-    ``caution`` and ``natural`` are the constants of :mod:`surrogates.calibration` and :mod:`surrogates.network`.
+    ``caution`` is that of :mod:`surrogates.calibration`, per eV/atom.
     """
     members, number = energy.shape
     for i in range(number):
@@ -290,9 +290,9 @@ def consensus(energy, gap, log_scales, strains, caution, natural, guess, scale, 
             sums[1] += max(gap[s, i], ZERO)
             sums[2] += energy[s, i] + strains[s, i]
             sums[3] += gap[s, i]
-            log_strain += math.log1p(strains[s, i] / natural)
+            log_strain += math.log1p(strains[s, i] / NATURAL)
         sums /= members
-        strain[i] = natural * math.expm1(log_strain / members)
+        strain[i] = NATURAL * math.expm1(log_strain / members)
         for k in range(2):
             total, square = 0.0, 0.0
             for s in range(members):

@@ -53,7 +53,8 @@ def valences(rows: Rows) -> Valences:
         need for the crystal to be neutral if all others have theirs, and how far that is outside of its range; for every crystal: whether
         any assignment is possible, electrons too many (> 0) or too few per atom, their amount, and the width of the cations' range.
     """
-    token, crystal = torch.zeros(*rows.elements.shape, TOKEN_FEATURES), torch.zeros(len(rows), CRYSTAL_FEATURES)
+    token = torch.zeros(*rows.elements.shape, TOKEN_FEATURES, dtype=torch.float32)
+    crystal = torch.zeros(len(rows), CRYSTAL_FEATURES, dtype=torch.float32)
     _assign(rows.elements.contiguous().numpy(), rows.counts.contiguous().numpy(), charges().numpy(), token.numpy(), crystal.numpy())
     return Valences(token, crystal)
 

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from al_crystal.crystal import LATTICE_PARAMETERS, Candidate, Label, Look, Value
-from al_crystal.experience import NUMBER, SHIPPED, Experience, experience, from_frame, gathered, main, to_frame
+from al_crystal.experience import COLUMNS, NUMBER, SHIPPED, Experience, experience, from_frame, gathered, main, to_frame
 from al_crystal.history import History, Labelled, Picks, Start, State
 from al_crystal.screening import EARLIER, ENERGY, FEWEST, Correction, evenly, measured, remembered, screened_and_labelled
 from tests.al_crystal.examples import crystal
@@ -32,7 +32,15 @@ def test_what_is_shipped_are_crystals_with_energies_of_one_potential():
 def test_the_shipped_table_names_no_machine():
     columns = {"potential", "level_of_theory", "look", "look_deviation", "label", "label_deviation"}
     columns |= {"surrogate", "surrogate_deviation", "surrogate_distance", "space_group_number", "composition", *LATTICE_PARAMETERS}
-    assert set(pd.read_parquet(SHIPPED).columns) == columns
+    assert set(pd.read_parquet(SHIPPED).columns) == columns == COLUMNS
+
+
+def test_a_table_of_ones_own_says_what_is_wrong_with_it(tmp_path):
+    pd.read_parquet(SHIPPED).drop(columns=["look", "label"]).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match="lacks the columns label, look; make it with"):
+        experience(POTENTIAL, tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match=f"nothing of the potential another, but of {POTENTIAL}"):
+        experience("another", SHIPPED)
 
 
 def test_a_first_round_knows_what_a_look_is_worth():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from al_crystal.experience import SHIPPED
 from al_crystal.history import History, read
 
 TINY = Path(__file__).parents[2] / "campaigns" / "tiny.yaml"
@@ -178,6 +179,7 @@ def test_a_target_that_no_label_can_have_is_refused(tmp_path, models_folder):
         ({"oracles": {"potential": "Unobtainium"}}, "Unobtainium"),
         ({"known_crystals": "nowhere.csv"}, "there is no file nowhere.csv"),
         ({"surrogate": {"experience": "nowhere.parquet"}}, "there is no file nowhere.parquet"),
+        ({"surrogate": {"experience": str(SHIPPED)}, "oracles": {"potential": "CHGNet"}}, "holds nothing of the potential CHGNet"),
         ({"space": {"elements": ["Na", "Rn", "Cl"]}}, "knows nothing of Rn"),
         ({"stability": {"hull": __file__, "level_of_theory": "r2SCAN"}}, "the labels will be of"),
     ],
@@ -187,6 +189,7 @@ def test_a_target_that_no_label_can_have_is_refused(tmp_path, models_folder):
         "unknown potential",
         "no table",
         "no experience",
+        "experience of another potential",
         "unknown element",
         "hull of another level",
     ],
