@@ -40,7 +40,7 @@ from .experience import experience
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, evenly, hopeful, measured, remembered, repeated, screenings
+from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, repeated, screenings, taught
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -93,14 +93,11 @@ class Loop:
             ensemble = self.surrogate(number - 1)
         else:
             ensemble = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-        correction = Correction.before(self.history.state, number, self.earlier)
-        observations = measured(self.history.state, number, correction)
-        earlier = evenly(self.earlier, MOST - sum(row.kind != "relaxed" for row in observations))
-        if observations or earlier:
+        own, earlier = taught(self.history.state, number, self.earlier, MOST)
+        if own or earlier:
             start = time.monotonic()
-            learned = [*observations, *remembered(earlier, correction)]
-            ensemble = fine_tune(ensemble, learned, settings, seed=self.seed(number, "surrogate"))
-            done = f"round {number - 1}: surrogate retrained on {len(observations)} observations" if number else "round 0: surrogate begins"
+            ensemble = fine_tune(ensemble, [*own, *earlier], settings, seed=self.seed(number, "surrogate"))
+            done = f"round {number - 1}: surrogate retrained on {len(own)} observations" if number else "round 0: surrogate begins"
             beside = f", beside {len(earlier)} of earlier campaigns" if earlier else ""
             self.terminal.line(f"{done}{beside}, {time.monotonic() - start:.0f} s")
         _replace(folder, ensemble.save)

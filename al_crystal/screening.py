@@ -81,6 +81,17 @@ def screened_and_labelled(state: State, before_round: int | None = None) -> list
     return found
 
 
+def taught(state: State, before_round: int, earlier: Sequence[Experience], cells: int) -> tuple[list[Observation], list[Observation]]:
+    """What a surrogate learns before a round: the campaign's own rows, and beside them what ``earlier`` campaigns measured.
+
+    Of the latter so many, taken evenly, that there are no more than ``cells`` measured cells together.
+    """
+    correction = Correction.before(state, before_round, earlier)
+    own = measured(state, before_round, correction)
+    room = max(0, cells - sum(row.kind != "relaxed" for row in own))
+    return own, remembered(evenly(earlier, room), correction)
+
+
 def measured(state: State, before_round: int, correction: Correction | None) -> list[Observation]:
     """Training rows of everything that the rounds before this one have measured: labels, and looks at what was passed over."""
     looks = [look for entry in state.rounds[:before_round] for look in entry.passed_over]

@@ -23,11 +23,13 @@ import typer
 
 from al_crystal.config import load
 from al_crystal.crystal import CrystalBatch, crystals_from_frame
+from al_crystal.experience import experience
 from al_crystal.history import read
-from al_crystal.screening import measured as measured_cells
+from al_crystal.screening import taught
 from al_crystal.seeds import rng
 from benchmarks.surrogate_rounds import error, real_tables
 from surrogates.ensemble import Ensemble
+from surrogates.residual import MOST
 from surrogates.training import fine_tune
 from surrogates.wrong_cells import load_function
 
@@ -98,9 +100,12 @@ def trained_again(run: Path, number: int) -> Ensemble:
     campaign = load(run / "campaign.yaml")
     settings = campaign.surrogate
     first = Ensemble.load(settings.pretrained) if settings.pretrained else Ensemble.pretrained()
-    observations = measured_cells(read(run / "history.jsonl"), number)
+    state = read(run / "history.jsonl")
+    potential = str(state.start.facts["potential"]["level_of_theory"]) if state.start else ""
+    earlier = experience(potential, settings.experience) if campaign.selection.screened else []
+    own, beside = taught(state, number, earlier, MOST)
     seed = int(rng(campaign.seed, number, "surrogate").integers(2**31))
-    return fine_tune(first, observations, settings, seed) if observations else first
+    return fine_tune(first, [*own, *beside], settings, seed) if own or beside else first
 
 
 def main(

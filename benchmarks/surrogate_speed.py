@@ -14,6 +14,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -80,7 +81,7 @@ def main(
     generator, rows = torch.Generator().manual_seed(0), []
     for size in (256, 1024, 4096):
         batch = random_batch(size, generator)
-        rows.append({"batch": size, "crystals_per_cpu_second": round(speed(lambda batch=batch: made.predict(batch), size))})
+        rows.append({"batch": size, "crystals_per_cpu_second": round(speed(partial(made.predict, batch), size))})
         typer.echo(f"{made.members} members, batch {size:>5}: {rows[-1]['crystals_per_cpu_second']:>7,} crystals/s")
     batch = random_batch(256, generator)
     networks, exact = round(speed(lambda: plainly(made, batch), 256)), plainly(made, batch)

@@ -8,7 +8,7 @@ import typer
 from al_crystal.crystal import LATTICE_PARAMETERS, Candidate, Label, Look, Value
 from al_crystal.experience import COLUMNS, NUMBER, SHIPPED, Experience, experience, from_frame, gathered, main, to_frame
 from al_crystal.history import History, Labelled, Picks, Start, State
-from al_crystal.screening import EARLIER, ENERGY, FEWEST, Correction, evenly, measured, remembered, screened_and_labelled
+from al_crystal.screening import EARLIER, ENERGY, FEWEST, Correction, evenly, measured, remembered, screened_and_labelled, taught
 from tests.al_crystal.examples import crystal
 from tests.al_crystal.test_screening import pairs, screening
 
@@ -124,6 +124,16 @@ def test_own_rows_are_those_of_the_rounds_before():
     assert [row.kind for row in measured(state, 1, None)] == 9 * ["proposal"] + 20 * ["look"]
     assert len(screened_and_labelled(state)) == len(screened_and_labelled(state, 1)) == 9
     assert screened_and_labelled(state, 0) == []
+
+
+def test_own_cells_take_the_places_of_earlier_ones():
+    state, earlier = campaign(20), gathered(campaign(40))
+    own, beside = taught(state, 1, earlier, cells=50)
+    assert own == measured(state, 1, Correction.before(state, 1, earlier))
+    assert len(beside) == 50 - 29
+    assert taught(state, 1, earlier, cells=10) == (own, [])
+    assert [len(rows) for rows in taught(state, 0, earlier, cells=50)] == [0, 50]
+    assert taught(state, 0, [], cells=50) == ([], [])
 
 
 @pytest.mark.parametrize(("most", "expected"), [(0, []), (2, [0, 3]), (4, [0, 1, 3, 4]), (6, [0, 1, 2, 3, 4, 5]), (9, [0, 1, 2, 3, 4, 5])])
