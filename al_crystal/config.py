@@ -39,6 +39,12 @@ class SelectionSettings(_Section):
 
     batch_size: int = Field(12, ge=1, le=10_000, description="crystals labelled in a round")
     pool: int = Field(2_000, ge=1, description="crystals drawn from the sampler to choose from")
+    overlap: float | None = Field(
+        0.01,
+        ge=0,
+        description="crystals of the pool whose atoms overlap more, however they are packed, are dropped (per atom, the sum over its "
+        "pairs of (1 - distance / shortest distance known)^2); null: none is",
+    )
     screened: int = Field(
         0,
         ge=0,

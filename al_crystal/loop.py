@@ -16,6 +16,7 @@ from oracles.dft.labelling import DftLabeller
 from oracles.engine_queue import StillRunning
 from oracles.engines import make_engine
 from oracles.labelling import Labeller
+from oracles.packing import overlap
 from oracles.screening import LOOKS, Screener
 from surrogates.ensemble import Ensemble
 from surrogates.residual import MOST
@@ -111,13 +112,18 @@ class Loop:
         with self.terminal.bar(f"round {number}: training the sampler", settings.iterations) as bar:
             training = trainer.train(beliefs.log_reward, settings.iterations, lambda record: bar(int(record["iteration"])))
         _replace(self.folder(number) / "sampler", trainer.save)
-        pool = self.unknown(trainer.sampler().sample(selection.pool, torch_rng(self.campaign.seed, number, "pool")))
+        drawn = self.unknown(trainer.sampler().sample(selection.pool, torch_rng(self.campaign.seed, number, "pool")))
         uniform = Sampler.uniform(self.environment)
         control = self.unknown(uniform.sample(selection.batch_size, torch_rng(self.campaign.seed, number, "random")))
-        self.terminal.line(f"round {number}: sampler trained, {time.monotonic() - start:.0f} s; {len(pool):,} new crystals in the pool")
+        self.terminal.line(f"round {number}: sampler trained, {time.monotonic() - start:.0f} s; {len(drawn):,} new crystals in the pool")
+        pool = self.with_room(number, drawn)
         picks = self.choose(number, beliefs, pool, control)
         self.save_pool(number, beliefs, pool)
-        return picks.model_copy(update={"diagnostics": {"pool": len(pool), "sampler": training[-1]} | picks.diagnostics})
+        return picks.model_copy(
+            update={
+                "diagnostics": {"pool": len(pool), "pool_without_room": len(drawn) - len(pool), "sampler": training[-1]} | picks.diagnostics
+            }
+        )
 
     def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> Picks:
         """The candidates of a round: seed crystals in the first, the random control, and the best of the pool; and what screening did."""
@@ -148,6 +154,22 @@ class Loop:
         ]
         passed_over = [Look(crystal=crystal, screening=screened[crystal.id][1]) for crystal in looked if crystal.id not in values]
         return Picks(round=number, candidates=candidates, passed_over=passed_over, diagnostics=diagnostics)
+
+    def with_room(self, number: int, pool: list[Crystal]) -> list[Crystal]:
+        """The crystals of a pool whose cells have room for their atoms; where these are too few, the least crowded others too."""
+        selection = self.campaign.selection
+        if selection.overlap is None:
+            return pool
+        overlaps = []
+        with self.terminal.bar(f"round {number}: packing", len(pool)) as bar:
+            for crystal in pool:
+                overlaps.append(overlap(crystal, enough=selection.overlap))
+                bar(len(overlaps))
+        roomy = sum(found <= selection.overlap for found in overlaps)
+        self.terminal.line(f"round {number}: {roomy:,} of {len(pool):,} have room for their atoms")
+        fewest = max(selection.batch_size, selection.screened)
+        kept = sorted(range(len(pool)), key=lambda row: overlaps[row])[: max(roomy, fewest)]
+        return [pool[row] for row in sorted(kept)]
 
     def screen(
         self, number: int, beliefs: Beliefs, crystals: list[Crystal], posterior: PoolPosterior

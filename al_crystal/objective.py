@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 class _Target(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     weight: float = Field(1.0, gt=0, description="exponent in the geometric mean of the desirabilities")
+    trusted: float | None = Field(
+        None,
+        gt=0,
+        description="standard deviation up to which a prediction of the property is trusted, in its unit; beyond it the reward falls",
+    )
 
 
 class Near(_Target):
@@ -148,15 +153,21 @@ class Objective(BaseModel):
         return first, second
 
     def log_reward(self, mean: Mapping[str, torch.Tensor], standard_deviation: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Log-reward ``(n,)`` of predictions: sharpness * (log E[d] - pessimism / 2 * log(E[d^2] / E[d]^2)), floored.
+        """Log-reward ``(n,)`` of predictions: sharpness * (log E[d] - pessimism / 2 * log(E[d^2] / E[d]^2)) - trust, floored.
 
         The second term is zero for a certain prediction and marks down one that is only desirable on average; since
-        E[d^2] <= E[d] it is bounded, so an uncertain but promising crystal keeps a finite reward.
+        E[d^2] <= E[d] it is bounded, so an uncertain but promising crystal keeps a finite reward. The third is the sum of
+        (standard deviation / trusted)^2 / 2 over the targets that say up to where a prediction is trusted: a sampler goes where a
+        surrogate errs in its favour, and that is where it is unsure.
         """
         first, second = self.expected(mean, standard_deviation)
         log_first = first.clamp_min(1e-30).log()
         log_ratio = (second.clamp_min(1e-30).log() - 2 * log_first).clamp_min(0.0)
-        return (self.sharpness * (log_first - 0.5 * self.pessimism * log_ratio)).clamp_min(math.log(self.floor))
+        reward = self.sharpness * (log_first - 0.5 * self.pessimism * log_ratio)
+        for name, target in self.targets.items():
+            if target.trusted is not None:
+                reward = reward - 0.5 * (standard_deviation[name].double() / target.trusted).square()
+        return reward.clamp_min(math.log(self.floor))
 
     def _weights(self) -> dict[str, float]:
         total = sum(target.weight for target in self.targets.values())

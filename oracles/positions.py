@@ -56,6 +56,12 @@ def shortest_distance(one: str, other: str) -> float:
     return observed if observed is not None else table["radii"][first] + table["radii"][second]
 
 
+def shortest_distances(template: SymmetricCell) -> np.ndarray:
+    """``(orbits, orbits)`` Å: the shortest distance between the elements of each pair of orbits."""
+    symbols = [ELEMENTS[number - 1] for number in template.numbers]
+    return np.array([[shortest_distance(one, other) for other in symbols] for one in symbols])
+
+
 def crowding(template: SymmetricCell, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much the atoms of drawn arrangements overlap.
 
@@ -67,8 +73,7 @@ def crowding(template: SymmetricCell, points: np.ndarray) -> tuple[np.ndarray, n
         ``(draws,)`` sum over pairs of (1 - d / d0)^2 per atom where d < d0 = the pair's shortest distance, and ``(draws,)`` the
         smallest d / d0.
     """
-    symbols = [ELEMENTS[number - 1] for number in template.numbers]
-    shortest = np.array([[shortest_distance(one, other) for other in symbols] for one in symbols])[:, template.orbit]
+    shortest = shortest_distances(template)[:, template.orbit]
     atoms = np.einsum("aij,daj->dai", template.rotations, points[:, template.orbit]) + template.translations
     difference = atoms[:, None] - points[:, :, None]  # (draws, orbits, atoms, 3)
     difference -= np.round(difference)

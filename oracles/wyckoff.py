@@ -6,7 +6,7 @@ primitive setting, with the operations of the group itself, so that no symmetry 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
@@ -217,10 +217,12 @@ def _partitions(
     if count == 0:
         yield ()
         return
-    order = np.arange(first, len(sites))
+    order: Iterable[int] = range(first, len(sites))
     if generator is not None:
-        generator.shuffle(order)
-    for index in order.tolist():
+        shuffled = np.arange(first, len(sites))
+        generator.shuffle(shuffled)
+        order = shuffled.tolist()
+    for index in order:
         site = sites[index]
         if site.multiplicity > count or index in taken:
             continue
