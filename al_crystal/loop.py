@@ -41,7 +41,7 @@ from .experience import experience
 from .history import History, Labelled, Picks, Round
 from .measures import desirability_of, round_metrics
 from .promotion import PromotionRule, chosen, missing, references, with_formation_energy
-from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, repeated, screenings, taught
+from .screening import ENERGY, Correction, corrected, corrected_prediction, hopeful, repeated, roomy, screenings, taught
 from .seeds import rng, torch_rng
 
 if TYPE_CHECKING:
@@ -119,11 +119,8 @@ class Loop:
         pool = self.with_room(number, drawn)
         picks = self.choose(number, beliefs, pool, control)
         self.save_pool(number, beliefs, pool)
-        return picks.model_copy(
-            update={
-                "diagnostics": {"pool": len(pool), "pool_without_room": len(drawn) - len(pool), "sampler": training[-1]} | picks.diagnostics
-            }
-        )
+        counts = {"pool": len(pool), "pool_without_room": len(drawn) - len(pool), "sampler": training[-1]}
+        return picks.model_copy(update={"diagnostics": counts | picks.diagnostics})
 
     def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> Picks:
         """The candidates of a round: seed crystals in the first, the random control, and the best of the pool; and what screening did."""
@@ -165,11 +162,9 @@ class Loop:
             for crystal in pool:
                 overlaps.append(overlap(crystal, enough=selection.overlap))
                 bar(len(overlaps))
-        roomy = sum(found <= selection.overlap for found in overlaps)
-        self.terminal.line(f"round {number}: {roomy:,} of {len(pool):,} have room for their atoms")
-        fewest = max(selection.batch_size, selection.screened)
-        kept = sorted(range(len(pool)), key=lambda row: overlaps[row])[: max(roomy, fewest)]
-        return [pool[row] for row in sorted(kept)]
+        rows = roomy(overlaps, selection.overlap, fewest=max(selection.batch_size, selection.screened))
+        self.terminal.line(f"round {number}: {len(rows):,} of {len(pool):,} have room for their atoms")
+        return [pool[row] for row in rows]
 
     def screen(
         self, number: int, beliefs: Beliefs, crystals: list[Crystal], posterior: PoolPosterior

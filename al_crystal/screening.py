@@ -188,6 +188,13 @@ def hopeful(objective: Objective, posterior: PoolPosterior, fewest: int) -> list
     return sorted(best_first[: max(fewest, enough)].tolist())
 
 
+def roomy(overlaps: Sequence[float], most: float, fewest: int) -> list[int]:
+    """Rows whose atoms overlap no more than ``most``, and the ``fewest`` least crowded ones in any case: a batch must have a choice."""
+    least_first = sorted(range(len(overlaps)), key=lambda row: overlaps[row])
+    enough = sum(overlap <= most for overlap in overlaps)
+    return sorted(least_first[: max(fewest, enough)])
+
+
 def corrected_prediction(prediction: Prediction, mean: float, deviation: float) -> Prediction:
     """The prediction with another belief about the formation energy."""
     return prediction.model_copy(

@@ -21,6 +21,7 @@ from oracles.wyckoff import conventional_lattice
 
 if TYPE_CHECKING:
     from al_crystal.crystal import Crystal
+    from oracles.symmetric_cell import SymmetricCell
     from oracles.wyckoff import Assignment
 
 SEARCH = PositionSettings(enumerated_ways=300, ways=40)
@@ -56,24 +57,25 @@ def overlap(crystal: Crystal, enough: float = 0.0) -> float:
     return least
 
 
+def arranged(template: SymmetricCell, points: np.ndarray) -> float:
+    """Overlap per atom of one arrangement: the cell without positions, and its representatives ``(orbits, 3)`` (fractional)."""
+    return _packed(template, points[None], moving=[], enough=0.0, generator=rng(0, 0, "packing"))
+
+
 def _least(way: Assignment, lattice: np.ndarray, enough: float, generator: np.random.Generator) -> float:
     """The least overlap found with one way to occupy the positions."""
-    template = way.template(lattice, fixed_cell=True)
-    draws = DRAWS if way.freedom else 1
-    points = way.draw(draws, generator)
-    cartesian = np.linalg.inv(template.lattice) if way.freedom else np.zeros((3, 3))
-    free = np.einsum("sij,kj->ski", template.site_projectors, cartesian)  # (orbits, 3, 3): a move in Å to its fractional, free part
-    moving = np.flatnonzero(np.array([site.freedom for site in way.sites]))
-    first = np.concatenate([[0], np.cumsum(template.multiplicities)])
-    cell = (
-        template.rotations,
-        template.translations,
-        first,
-        template.lattice,
-        np.ascontiguousarray((IMAGES @ template.lattice).T),
-        shortest_distances(template),
-    )
-    return float(_pack(points, *cell, free, moving, enough, SWEEPS if way.freedom else 0, generator))
+    points = way.draw(DRAWS if way.freedom else 1, generator)
+    moving = [orbit for orbit, site in enumerate(way.sites) if site.freedom]
+    return _packed(way.template(lattice, fixed_cell=True), points, moving, enough, generator)
+
+
+def _packed(template: SymmetricCell, points: np.ndarray, moving: list[int], enough: float, generator: np.random.Generator) -> float:
+    """What the kernel finds from the draws ``(draws, orbits, 3)``, of which it moves the orbits named."""
+    first = np.concatenate([[0], np.cumsum(template.multiplicities)])  # where each orbit's atoms begin
+    images = np.ascontiguousarray((IMAGES @ template.lattice).T)
+    free = np.einsum("sij,kj->ski", template.site_projectors, np.linalg.inv(template.lattice))  # a move in Å: its free part, fractional
+    cell = (template.rotations, template.translations, first, template.lattice, images, shortest_distances(template))
+    return float(_pack(points, cell, free, np.array(moving, dtype=np.int64), enough, generator))
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -138,8 +140,9 @@ def _place(m, point, rotations, translations, first, atoms):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _pack(points, rotations, translations, first, lattice, images, shortest, free, moving, enough, sweeps, generator):
+def _pack(points, cell, free, moving, enough, generator):
     """Overlap per atom of the least crowded of the draws ``(draws, orbits, 3)``, after its orbits have been moved."""
+    rotations, translations, first, lattice, images, shortest = cell
     orbits, count = len(first) - 1, first[-1]
     atoms = np.empty((count, 3))
     best, least = 0, FAR
@@ -153,8 +156,8 @@ def _pack(points, rotations, translations, first, lattice, images, shortest, fre
     for m in range(orbits):
         _place(m, point[m], rotations, translations, first, atoms)
     trial, step = np.empty(3), np.empty(3)
-    for sweep in range(sweeps):
-        length = LONGEST + (SHORTEST - LONGEST) * sweep / sweeps
+    for sweep in range(SWEEPS):
+        length = LONGEST + (SHORTEST - LONGEST) * sweep / SWEEPS
         for m in moving:
             if least <= enough:
                 return max(least, 0.0)

@@ -64,11 +64,22 @@ def test_uncertainty_lowers_the_reward_and_pessimism_lowers_it_further():
     assert spread < bold < certain
 
 
+@pytest.mark.parametrize("deviation", [0.01, 0.05, 0.2])
+def test_beyond_what_is_trusted_the_reward_falls_with_the_square_of_the_deviation(deviation):
+    targets = {"band_gap": {"near": 1.34}, "formation_energy_per_atom": {"below": -0.5, "width": 0.2, "trusted": 0.05}}
+    cautious = Objective.model_validate({"targets": targets, "sharpness": 4.0})
+    moments = _moments(1.3, 0.4, -0.9, deviation)
+    lost = SOLAR.log_reward(*moments) - cautious.log_reward(*moments)
+    assert lost.item() == pytest.approx(0.5 * (deviation / 0.05) ** 2, rel=1e-6)
+
+
 def test_the_log_reward_has_a_floor():
     assert SOLAR.log_reward(*_moments(50.0, 0.1, 5.0, 0.1)).item() == pytest.approx(math.log(1e-8))
 
 
-@pytest.mark.parametrize("target", [{"neer": 1.0}, {"near": 1.0, "wdth": 1}, {"near": 1.0, "width": 0}, {"from": 1, "to": 1}, {}])
+@pytest.mark.parametrize(
+    "target", [{"neer": 1.0}, {"near": 1.0, "wdth": 1}, {"near": 1.0, "width": 0}, {"near": 1.0, "trusted": 0}, {"from": 1, "to": 1}, {}]
+)
 def test_targets_that_mean_nothing_are_refused(target):
     with pytest.raises(ValidationError):
         Objective.model_validate({"targets": {"band_gap": target}})

@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from al_crystal.crystal import crystals_from_frame
 from al_crystal.experience import SHIPPED
 from al_crystal.history import History, read
+from oracles.packing import overlap
 
 TINY = Path(__file__).parents[2] / "campaigns" / "tiny.yaml"
 
@@ -123,7 +126,11 @@ def test_a_screened_batch_was_looked_at_and_its_control_was_not(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "screened 3" in done.stdout
     state = read(tmp_path / "runs" / "tiny" / "history.jsonl")
-    assert state.rounds[0].diagnostics["screened"] == 3
+    diagnostics = state.rounds[0].diagnostics
+    assert diagnostics["screened"] == 3
+    pool = crystals_from_frame(pd.read_parquet(tmp_path / "runs" / "tiny" / "round-000" / "pool.parquet"))
+    assert len(pool) == diagnostics["pool"] == 32 - diagnostics["pool_without_room"] > 3
+    assert all(overlap(crystal) <= 0.01 for crystal in pool)
     looked = {candidate.id for candidate in state.rounds[0].candidates if candidate.screening} | {
         look.crystal.id for look in state.rounds[0].passed_over
     }

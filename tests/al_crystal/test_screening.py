@@ -21,6 +21,7 @@ from al_crystal.screening import (
     hopeful,
     observations_of_looks,
     repeated,
+    roomy,
     screened_and_labelled,
 )
 from tests.al_crystal.examples import crystal
@@ -114,6 +115,14 @@ def test_no_label_is_spent_on_what_a_look_has_shown_to_be_worthless():
     assert hopeful(objective, posterior, fewest=4) == [0, 2, 3, 4], "a batch is filled, with the better ones"
     assert hopeful(objective, posterior, fewest=9) == [0, 1, 2, 3, 4]
     assert hopeful(objective, posterior[torch.tensor([], dtype=torch.long)], fewest=3) == []
+
+
+def test_crowded_crystals_go_but_a_batch_keeps_a_choice():
+    overlaps = [0.3, 0.0, math.inf, 0.01, 0.02]
+    assert roomy(overlaps, 0.01, fewest=1) == [1, 3]
+    assert roomy(overlaps, 0.01, fewest=4) == [0, 1, 3, 4], "the least crowded of the others"
+    assert roomy(overlaps, 0.01, fewest=9) == [0, 1, 2, 3, 4]
+    assert roomy([], 0.01, fewest=3) == []
 
 
 def test_a_look_far_above_the_surrogate_is_doubted():
