@@ -1,33 +1,40 @@
 """The surrogate alone about what its own sampler generates: before and after a campaign's rounds, on a random sample of each pool.
 
-Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5] [--number 100] [--looks 3] [--output FILE.json]
+Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5] [--number 60] [--looks 0] [--output FILE.json]
 
 In every round a campaign trains a sampler on the surrogate of that round and draws a pool. This takes a random sample of the pools of the
-rounds named (no acquisition, no look has chosen among them), looks at every crystal ``--looks`` times with its potential (default: as
-often as a campaign does at most), and keeps the lowest energy in the proposed cell. Printed are the errors of that round's surrogate and of
-the first ensemble: best guesses, eV/atom; crystals without an energy are counted; the error, cut off at 1, against the lowest of
-one look, of two, ...; and how far the lowest of half of the looks lies from the lowest of the other half, cut off too: what of an
-error is the looks' own. The campaign may still be running; its history is not touched.
+rounds named (no acquisition, no look has chosen among them) and labels it as the campaign labels: the energy at rest in the proposed
+cell is what a prediction means. Printed are the errors of that round's surrogate and of the first ensemble: best guesses, eV/atom;
+crystals without such an energy are counted. Labels are kept in the run's folder (``generated-000.jsonl``), so that what was
+interrupted goes on. The campaign may still be running; its history is not touched.
+
+With ``--looks N`` the sample is looked at N times instead, at a fraction of the cost, and the lowest look is taken: above a label by
+a few hundredths of an eV/atom. Then the error, cut off at 1, is also printed against the lowest of one look, of two, ...; and how far the
+lowest of half of the looks lies from the lowest of the other half: what of an error is the looks' own.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from al_crystal.config import load
-from al_crystal.crystal import Crystal, CrystalBatch, Value, crystals_from_frame
+from al_crystal.crystal import Crystal, CrystalBatch, Label, Value, crystals_from_frame
 from al_crystal.seeds import rng
 from benchmarks.surrogate_residual import errors
 from oracles.engines import make_engine
+from oracles.labelling import Labeller
 from oracles.potentials import load as load_potential
 from oracles.potentials import resolve
-from oracles.screening import LOOKS, Screener
+from oracles.screening import Screener
 from surrogates.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from oracles.engines import Engine
 
 ENERGY = "formation_energy_per_atom"
 
@@ -39,6 +46,20 @@ def sample(run: Path, number: int, size: int) -> list[Crystal]:
     pool = pd.read_parquet(run / f"round-{number:03d}" / "pool.parquet")
     chosen = rng(0, number, "generated benchmark").permutation(len(pool))[:size]
     return crystals_from_frame(pool.iloc[chosen])
+
+
+def labels(engine: Engine, labeller: Labeller, crystals: list[Crystal], kept: Path) -> dict[str, Value]:
+    """The energies at rest in the proposed cells that ``ok`` labels state, by crystal; those in the file are not computed again."""
+    known = [Label.model_validate_json(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {label.crystal_id for label in known}
+    with kept.open("a") as file:
+        for label in engine.run(labeller, [(crystal, 0) for crystal in crystals if crystal.id not in done]):
+            file.write(label.model_dump_json() + "\n")
+            file.flush()
+            known.append(label)
+    wanted = {crystal.id for crystal in crystals}
+    good = [label for label in known if label.crystal_id in wanted and label.status == "ok"]
+    return {label.crystal_id: energy for label in good if (energy := label.proposal_properties.get(ENERGY)) is not None}
 
 
 def lowest(attempts: list[dict[str, Value]]) -> dict[str, Value]:
@@ -57,9 +78,9 @@ def difference(guesses: dict[str, float], found: dict[str, Value], among: dict[s
 def main(
     run: Annotated[Path, typer.Argument(help="folder of a run")],
     rounds: Annotated[list[int], typer.Option(help="rounds to measure")] = [0, 5],  # noqa: B006  (typer's way to state a default list)
-    number: Annotated[int, typer.Option(help="crystals of each pool")] = 100,
-    looks: Annotated[int, typer.Option(min=1, help="looks at each crystal")] = LOOKS,
-    workers: Annotated[int, typer.Option(help="processes that look")] = 2,
+    number: Annotated[int, typer.Option(help="crystals of each pool")] = 60,
+    looks: Annotated[int, typer.Option(min=0, help="looks at each crystal in place of a label")] = 0,
+    workers: Annotated[int, typer.Option(help="processes that label or look")] = 2,
     output: Annotated[Path | None, typer.Option(help="write the numbers as JSON")] = None,
 ) -> None:
     """Print one line a round and the ratios of the last to the first."""
@@ -69,22 +90,24 @@ def main(
     campaign = load(run / "campaign.yaml")
     record = load_potential(resolve(campaign.oracles.potential, campaign.oracles.models)).record
     screener = Screener(campaign.oracles, record, campaign.seed)
+    labeller = Labeller(campaign.oracles, record, campaign.seed, after_looks=campaign.selection.screened > 0)
     engine = make_engine(campaign.engine.model_copy(update={"workers": workers}), run / "tasks")
     pretrained = campaign.surrogate.pretrained
     began = Ensemble.load(pretrained) if pretrained else Ensemble.pretrained()
     rows = []
     for at in rounds:
-        crystals = sample(run, at, number)
-        attempts: list[dict[str, Value]] = []
+        crystals, attempts = sample(run, at, number), []
         for attempt in range(looks):
-            labels = engine.run(screener, [(crystal, attempt) for crystal in crystals])
-            attempts.append({label.crystal_id: look for label in labels if (look := label.proposal_properties.get(ENERGY)) is not None})
-        known = [crystal for crystal in crystals if any(crystal.id in seen for seen in attempts)]
-        batch, found = CrystalBatch.from_crystals(known), lowest(attempts)
+            seen = engine.run(screener, [(crystal, attempt) for crystal in crystals])
+            attempts.append({label.crystal_id: look for label in seen if (look := label.proposal_properties.get(ENERGY)) is not None})
+        found = lowest(attempts) if looks else labels(engine, labeller, crystals, run / f"generated-{at:03d}.jsonl")
+        known = [crystal for crystal in crystals if crystal.id in found]
+        batch = CrystalBatch.from_crystals(known)
         values = [found[crystal.id] for crystal in known]
         truth = np.array([value.value for value in values]), np.array([value.standard_deviation or 0.0 for value in values])
         predicted = Ensemble.load(run / f"round-{at:03d}" / "surrogate").predict(batch)
         own = errors(predicted, *truth)
+        own["standard error"] = float(np.abs(predicted.median[:, 0].numpy() - truth[0]).std(ddof=1) / np.sqrt(len(known)))
         guesses = dict(zip([crystal.id for crystal in known], predicted.median[:, 0].tolist(), strict=True))
         for depth in range(1, looks + 1):
             own[f"lowest of {depth}"] = difference(guesses, lowest(attempts[:depth]), attempts[0])
