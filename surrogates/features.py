@@ -28,6 +28,8 @@ SHAPE_FEATURES = 8
 GLOBAL_FEATURES = 9
 COUNT_FEATURES = 6
 OCCUPATION_FEATURES = 13
+ELEMENTS = 103
+"""Hydrogen to lawrencium."""
 
 
 @cache
@@ -229,6 +231,12 @@ def occupation_features(rows: Rows) -> torch.Tensor:
     several = [orbits.nan_to_num(torch.inf).amin(1), orbits.nansum(1) / number, orbits.nan_to_num(-torch.inf).amax(1)]
     logs = [smallest, free, general, general / smallest, positions, *several, counts.sum(1)]
     return torch.stack([*(value.clamp(min=1e-4).log() for value in logs), fixed, broken, bound, number], dim=1)
+
+
+def element_fractions(rows: Rows) -> torch.Tensor:
+    """``(n, ELEMENTS)``: the fraction of each element, by atomic number from hydrogen on."""
+    fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
+    return torch.zeros(len(rows), ELEMENTS + 1).scatter_add(1, rows.elements, fraction)[:, 1:]
 
 
 def global_features(rows: Rows) -> torch.Tensor:

@@ -5,20 +5,21 @@ atoms none, and then its energy lies electronvolts above what networks without a
 cells, labels and first looks; from them the process learns where the networks are wrong. It learns the residual in units of the ensemble's
 own standard deviation, in logarithms where it is large, and of very large ones only that they are::
 
-    z = asinh((label - median) / standard deviation),    z ~ GP(occupation, sizes, cell, prediction)
+    z = asinh((label - median) / standard deviation),    z ~ GP(cell and prediction) + GP(composition)
 
-with a prior mean of zero, so that far from everything measured, on real crystals above all, best guesses stay what they were. Energies are
-put higher only as far as the process is sure, by the mean of z less its own standard deviation, and never lower: a lack of room only
-costs (labels teach the networks themselves to go lower), and a sampler finds every crystal about which a correction is optimistic.
-Proposals alone would teach that every crystal costs more than the networks say; known compounds, in which the atoms have their room, are
-learned beside them (:mod:`surrogates.known`). Of a crystal whose cell is unknown nothing is said.
+with a prior mean of zero, so that far from everything measured, on real crystals above all, best guesses stay what they were. The first
+part knows how the composition fits the Wyckoff positions, sizes, the cell, and what the networks say: whether there is room. The second
+knows the fractions of the elements alone: what the networks get wrong about a chemistry. Proposals alone would teach that every crystal
+costs more than the networks say; known compounds, in which the atoms have their room, are learned beside them
+(:mod:`surrogates.known`). Of a crystal whose cell is unknown nothing is said.
 
-The model is BoTorch's ``SingleTaskGP`` with its priors (Hvarfner et al., Vanilla Bayesian Optimization Performs Great in High Dimensions,
-ICML 2024).
+The model is BoTorch's ``SingleTaskGP``; lengthscales of the first part have its priors (Hvarfner et al., Vanilla Bayesian Optimization
+Performs Great in High Dimensions, ICML 2024).
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,10 +28,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from surrogates.features import Rows, cell_features, global_features, occupation_features
+from surrogates.features import ELEMENTS, Rows, cell_features, element_fractions, global_features, occupation_features
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
+    from gpytorch.kernels import Kernel
 
     from surrogates.ensemble import Predictions
 
@@ -46,6 +48,8 @@ LARGEST = 4.0
 """A feature counts as no further from its mean than this many standard deviations."""
 SCORES = "known.safetensors"
 """Where an ensemble keeps what known compounds look like to it."""
+COMPOSITION_LENGTH = 0.4
+"""Between compositions, vectors of fractions, over which errors are expected to be alike: of the prior, the median."""
 SMALLEST_STRAIN = 0.05
 """eV/atom, added before the logarithm of a strain energy is taken."""
 
@@ -107,6 +111,7 @@ class Residual:
             measured = Scores(measured.described[some], measured.z[some])
         learned = measured if known is None else Scores(*(torch.cat(both) for both in zip(measured, known, strict=True)))
         offset, scale = learned.described.mean(0), learned.described.std(0).clamp(min=1e-6)
+        offset[-ELEMENTS:], scale[-ELEMENTS:] = 0.0, 1.0  # fractions are compared as they are
         made = cls(offset, scale, _standardised(learned.described, offset, scale), learned.z, {})
         return replace(made, hyperparameters=made._fitted())
 
@@ -130,7 +135,13 @@ class Residual:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputDataWarning)  # standardised and cut off, not in a unit cube that outliers would set
-            return SingleTaskGP(self.features, self.scores[:, None], mean_module=ZeroMean(), outcome_transform=None)
+            return SingleTaskGP(
+                self.features,
+                self.scores[:, None],
+                covar_module=_kernel(self.features.shape[1]),
+                mean_module=ZeroMean(),
+                outcome_transform=None,
+            )
 
     @cached_property
     def _model(self) -> SingleTaskGP:
@@ -139,15 +150,14 @@ class Residual:
         return model.eval()
 
     def __call__(self, rows: Rows, predicted: Predictions) -> Predictions:
-        """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``,
-        with the middle of z where the process is sure of it, and its whole variance.
+        """The predictions with the residual taken into account: the median, the mean and the standard deviation of ``median + sd sinh(z)``.
 
         Members move with the median. Gaps, distances and strains stay, and so does everything about a crystal whose cell is unknown.
         """
         described = _standardised(description(rows, predicted), self.offset, self.scale)
         with torch.no_grad():
             z = self._model.posterior(described)
-            middle = (z.mean - z.variance.sqrt())[:, 0].clamp(min=0)
+            middle = z.mean[:, 0]
             variance = z.variance[:, 0] + self._model.likelihood.noise
         unit = predicted.standard_deviation[:, 0].double()
         shift = unit * middle.sinh()
@@ -181,7 +191,7 @@ class Residual:
 
 
 def description(rows: Rows, predicted: Predictions) -> torch.Tensor:
-    """``(n, d)`` float64: how the composition fits the Wyckoff positions, sizes, the cell, and what the networks say of it."""
+    """``(n, d)`` float64: how the composition fits the Wyckoff positions, sizes, the cell, the networks' word; last the fractions."""
     log_volume, shape = cell_features(rows)
     said = [
         predicted.median,
@@ -189,7 +199,22 @@ def description(rows: Rows, predicted: Predictions) -> torch.Tensor:
         (predicted.strain[:, None] + SMALLEST_STRAIN).log(),
         predicted.distance[:, None],
     ]
-    return torch.cat([occupation_features(rows), global_features(rows), log_volume[:, None], shape, *said], dim=1).double()
+    features = [occupation_features(rows), global_features(rows), log_volume[:, None], shape, *said, element_fractions(rows)]
+    return torch.cat(features, dim=1).double()
+
+
+def _kernel(features: int) -> Kernel:
+    """Of the two parts; the last ELEMENTS features are fractions."""
+    from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
+    from gpytorch.kernels import RBFKernel, ScaleKernel
+    from gpytorch.priors import GammaPrior, LogNormalPrior
+
+    others = features - ELEMENTS
+    described = get_covar_module_with_dim_scaled_prior(ard_num_dims=others, active_dims=tuple(range(others)))
+    prior = LogNormalPrior(math.log(COMPOSITION_LENGTH), 0.5)
+    composition = RBFKernel(active_dims=tuple(range(others, features)), lengthscale_prior=prior)
+    composition.lengthscale = COMPOSITION_LENGTH
+    return ScaleKernel(described, outputscale_prior=GammaPrior(2.0, 2.0)) + ScaleKernel(composition, outputscale_prior=GammaPrior(2.0, 2.0))
 
 
 def _standardised(described: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
