@@ -5,15 +5,15 @@ atoms none, and then its energy lies electronvolts above what networks without a
 cells, labels and first looks; from them the process learns where the networks are wrong. It learns the residual in units of the ensemble's
 own standard deviation, in logarithms where it is large, and of very large ones only that they are::
 
-    z = asinh((label - median) / standard deviation),    z ~ GP(cell and prediction) + GP(composition)
+    z = asinh((label - median) / standard deviation),    z ~ GP(cell) + GP(cell, composition)
 
-with a prior mean of zero, so that far from everything measured, on real crystals above all, best guesses stay what they were. The first
-part knows how the composition fits the Wyckoff positions, sizes, the cell, and what the networks say: whether there is room. The second
-knows the fractions of the elements alone: what the networks get wrong about a chemistry. Proposals alone would teach that every crystal
-costs more than the networks say; known compounds, in which the atoms have their room, are learned beside them
-(:mod:`surrogates.known`). Of a crystal whose cell is unknown nothing is said.
+with a prior mean of zero, so that far from everything measured, on real crystals above all, best guesses stay what they were. A cell is
+how the composition fits the Wyckoff positions, sizes, shape and volume, and what the networks say: whether there is room. The second
+process, in which cells are alike only where the fractions of their elements are too, is for what the networks get wrong about a
+chemistry. Proposals alone would teach that every crystal costs more than the networks say; known compounds, in which the atoms have
+their room, are learned beside them (:mod:`surrogates.known`). Of a crystal whose cell is unknown nothing is said.
 
-The model is BoTorch's ``SingleTaskGP``; lengthscales of the first part have its priors (Hvarfner et al., Vanilla Bayesian Optimization
+The model is BoTorch's ``SingleTaskGP``; lengthscales of cells have its priors (Hvarfner et al., Vanilla Bayesian Optimization
 Performs Great in High Dimensions, ICML 2024).
 """
 
@@ -204,17 +204,19 @@ def description(rows: Rows, predicted: Predictions) -> torch.Tensor:
 
 
 def _kernel(features: int) -> Kernel:
-    """Of the two parts; the last ELEMENTS features are fractions."""
+    """Errors are alike in cells that are alike, and more so where the compositions are; the last ELEMENTS features are fractions."""
     from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
     from gpytorch.kernels import RBFKernel, ScaleKernel
     from gpytorch.priors import GammaPrior, LogNormalPrior
 
     others = features - ELEMENTS
-    described = get_covar_module_with_dim_scaled_prior(ard_num_dims=others, active_dims=tuple(range(others)))
+    cell = get_covar_module_with_dim_scaled_prior(ard_num_dims=others, active_dims=tuple(range(others)))
     prior = LogNormalPrior(math.log(COMPOSITION_LENGTH), 0.5)
     composition = RBFKernel(active_dims=tuple(range(others, features)), lengthscale_prior=prior)
     composition.lengthscale = COMPOSITION_LENGTH
-    return ScaleKernel(described, outputscale_prior=GammaPrior(2.0, 2.0)) + ScaleKernel(composition, outputscale_prior=GammaPrior(2.0, 2.0))
+    return ScaleKernel(cell, outputscale_prior=GammaPrior(2.0, 2.0)) + ScaleKernel(
+        cell * composition, outputscale_prior=GammaPrior(2.0, 2.0)
+    )
 
 
 def _standardised(described: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
