@@ -19,7 +19,7 @@ from surrogates.residual import Scores
 from surrogates.tables import CALIBRATION_FOLDS, KEPT_APART, Table, seed_table
 from surrogates.wrong_cells import load_function
 
-NUMBER = 200
+NUMBER = 400
 """Compounds; enough that real crystals stay where they were (docs/surrogates.md), few beside what a campaign measures."""
 
 
