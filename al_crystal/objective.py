@@ -24,7 +24,7 @@ class _Target(BaseModel):
     trusted: float | None = Field(
         None,
         gt=0,
-        description="standard deviation up to which a prediction of the property is trusted, in its unit; beyond it the reward falls",
+        description="standard deviation, in the property's unit, at which exp(-1/2) of the reward is left, and exp(-2) at twice it; null: all",
     )
 
 
@@ -157,7 +157,7 @@ class Objective(BaseModel):
 
         The second term is zero for a certain prediction and marks down one that is only desirable on average; since
         E[d^2] <= E[d] it is bounded, so an uncertain but promising crystal keeps a finite reward. The third is the sum of
-        (standard deviation / trusted)^2 / 2 over the targets that say up to where a prediction is trusted: a sampler goes where a
+        (standard deviation / trusted)^2 / 2 over the targets that state ``trusted``: a sampler goes where a
         surrogate errs in its favour, and that is where it is unsure.
         """
         first, second = self.expected(mean, standard_deviation)

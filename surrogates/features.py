@@ -28,7 +28,7 @@ SHAPE_FEATURES = 8
 GLOBAL_FEATURES = 9
 COUNT_FEATURES = 6
 OCCUPATION_FEATURES = 13
-ELEMENTS = 103
+FRACTION_FEATURES = 103
 """Hydrogen to lawrencium."""
 
 
@@ -234,9 +234,9 @@ def occupation_features(rows: Rows) -> torch.Tensor:
 
 
 def element_fractions(rows: Rows) -> torch.Tensor:
-    """``(n, ELEMENTS)``: the fraction of each element, by atomic number from hydrogen on."""
+    """``(n, FRACTION_FEATURES)``: the fraction of each element, by atomic number from hydrogen on."""
     fraction = rows.counts / rows.counts.sum(1, keepdim=True).clamp(min=1e-6)
-    return torch.zeros(len(rows), ELEMENTS + 1).scatter_add(1, rows.elements, fraction)[:, 1:]
+    return torch.zeros(len(rows), FRACTION_FEATURES + 1).scatter_add(1, rows.elements, fraction)[:, 1:]
 
 
 def global_features(rows: Rows) -> torch.Tensor:

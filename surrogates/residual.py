@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from surrogates.features import ELEMENTS, Rows, cell_features, element_fractions, global_features, occupation_features
+from surrogates.features import FRACTION_FEATURES, Rows, cell_features, element_fractions, global_features, occupation_features
 
 if TYPE_CHECKING:
     from botorch.models import SingleTaskGP
@@ -111,7 +111,7 @@ class Residual:
             measured = Scores(measured.described[some], measured.z[some])
         learned = measured if known is None else Scores(*(torch.cat(both) for both in zip(measured, known, strict=True)))
         offset, scale = learned.described.mean(0), learned.described.std(0).clamp(min=1e-6)
-        offset[-ELEMENTS:], scale[-ELEMENTS:] = 0.0, 1.0  # fractions are compared as they are
+        offset[-FRACTION_FEATURES:], scale[-FRACTION_FEATURES:] = 0.0, 1.0  # fractions are compared as they are
         made = cls(offset, scale, _standardised(learned.described, offset, scale), learned.z, {})
         return replace(made, hyperparameters=made._fitted())
 
@@ -204,12 +204,12 @@ def description(rows: Rows, predicted: Predictions) -> torch.Tensor:
 
 
 def _kernel(features: int) -> Kernel:
-    """Errors are alike in cells that are alike, and more so where the compositions are; the last ELEMENTS features are fractions."""
+    """Errors are alike in cells that are alike, and more so where compositions are; the last FRACTION_FEATURES are fractions."""
     from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
     from gpytorch.kernels import RBFKernel, ScaleKernel
     from gpytorch.priors import GammaPrior, LogNormalPrior
 
-    others = features - ELEMENTS
+    others = features - FRACTION_FEATURES
     cell = get_covar_module_with_dim_scaled_prior(ard_num_dims=others, active_dims=tuple(range(others)))
     prior = LogNormalPrior(math.log(COMPOSITION_LENGTH), 0.5)
     composition = RBFKernel(active_dims=tuple(range(others, features)), lengthscale_prior=prior)
