@@ -24,7 +24,7 @@ class _Target(BaseModel):
     trusted: float | None = Field(
         None,
         gt=0,
-        description="standard deviation, in the property's unit, at which exp(-1/2) of the reward is left, and exp(-2) at twice it; null: all",
+        description="standard deviation, in the property's unit, at which exp(-1/2) of the reward is left; null: all, at any",
     )
 
 
