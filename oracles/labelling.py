@@ -277,7 +277,7 @@ def _versions() -> dict[str, str]:
 
 def _closest(relaxed: Relaxed) -> float:
     """The smallest distance between two atoms, as a fraction of the shortest one that real crystals show for the pair."""
-    from oracles.positions import crowding
+    from oracles.crowding import crowding
 
     return float(crowding(relaxed.cell, relaxed.cell.positions[None])[1][0])
 

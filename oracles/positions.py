@@ -7,26 +7,21 @@ pair) are dropped; the rest is ranked by one static energy each. A crystal whose
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from al_crystal.crystal import ELEMENTS, Crystal
+from oracles.crowding import crowding, facts
 from oracles.settings import PositionSettings
 from oracles.symmetric_cell import SymmetricCell
 from oracles.wyckoff import Assignment, assignments, conventional_lattice
 
 if TYPE_CHECKING:
+    from al_crystal.crystal import Crystal
     from oracles.potentials import Potential
-
-DRAWS_AT_ONCE = 64
-IMAGES = np.array([[i, j, k] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
 
 
 class NoPositions(ValueError):
@@ -41,51 +36,6 @@ class Draft:
     assignment: Assignment
     crowding: float
     energy_per_atom: float = float("nan")
-
-
-@cache
-def _distance_table() -> dict[str, dict[str, float]]:
-    return json.loads((files("oracles") / "data" / "pair_distances.json").read_text())
-
-
-def shortest_distance(one: str, other: str) -> float:
-    """Å: the shortest distance between two elements that real crystals show (see ``oracles/data/pair_distances.json``)."""
-    table = _distance_table()
-    first, second = sorted((one, other))
-    observed = table["pairs"].get(f"{first}-{second}")
-    return observed if observed is not None else table["radii"][first] + table["radii"][second]
-
-
-def shortest_distances(template: SymmetricCell) -> np.ndarray:
-    """``(orbits, orbits)`` Å: the shortest distance between the elements of each pair of orbits."""
-    symbols = [ELEMENTS[number - 1] for number in template.numbers]
-    return np.array([[shortest_distance(one, other) for other in symbols] for one in symbols])
-
-
-def crowding(template: SymmetricCell, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much the atoms of drawn arrangements overlap.
-
-    Args:
-        template: the cell without positions.
-        points: ``(draws, orbits, 3)`` representatives (fractional).
-
-    Returns:
-        ``(draws,)`` sum over pairs of (1 - d / d0)^2 per atom where d < d0 = the pair's shortest distance, and ``(draws,)`` the
-        smallest d / d0.
-    """
-    shortest = shortest_distances(template)[:, template.orbit]
-    atoms = np.einsum("aij,daj->dai", template.rotations, points[:, template.orbit]) + template.translations
-    difference = atoms[:, None] - points[:, :, None]  # (draws, orbits, atoms, 3)
-    difference -= np.round(difference)
-    cartesian = difference @ template.lattice
-    images = IMAGES @ template.lattice
-    squared = (
-        (cartesian**2).sum(axis=-1)[..., None] + 2 * np.einsum("doac,ic->doai", cartesian, images) + (images**2).sum(axis=-1)
-    )  # (draws, orbits, atoms, images)
-    squared[squared < 1e-6] = np.inf  # an atom and itself
-    ratio = np.sqrt(squared) / shortest[:, :, None]
-    overlap = (np.clip(1 - ratio, 0, None) ** 2).sum(axis=(2, 3))
-    return (overlap * template.multiplicities).sum(axis=1) / template.number_of_atoms, ratio.min(axis=(1, 2, 3))
 
 
 def ways(crystal: Crystal, settings: PositionSettings, generator: np.random.Generator) -> tuple[list[Assignment], np.ndarray]:
@@ -108,7 +58,7 @@ def ways(crystal: Crystal, settings: PositionSettings, generator: np.random.Gene
 
 def _log_likelihood(way: Assignment) -> float:
     """Log-odds of a way to occupy the sites among all ways of its composition, fitted on real crystals."""
-    coefficients = _distance_table()["ways"]
+    coefficients = facts()["ways"]
     return coefficients["site"] * len(way.occupied) + coefficients["freedom"] * way.freedom
 
 
@@ -131,8 +81,7 @@ def draw(crystal: Crystal, settings: PositionSettings, generator: np.random.Gene
         keep = 1 if way.freedom == 0 else int(np.ceil(settings.candidates * share[index]))
         draws = 1 if way.freedom == 0 else keep * settings.draws_per_candidate
         points = way.draw(draws, generator)
-        judged = [crowding(template, points[start : start + DRAWS_AT_ONCE]) for start in range(0, draws, DRAWS_AT_ONCE)]
-        overlap, ratio = (np.concatenate(part) for part in zip(*judged, strict=True))
+        overlap, ratio = crowding(template, points)
         closest = max(closest, float(ratio.max()))
         for chosen in np.argsort(overlap)[:keep]:
             if ratio[chosen] >= settings.closest_approach:

@@ -6,7 +6,7 @@ import spglib
 
 from al_crystal.crystal import Crystal
 from al_crystal.seeds import rng
-from oracles.positions import NoPositions, crowding, draw, ranked, shortest_distance
+from oracles.positions import NoPositions, draw, ranked
 from oracles.search import race, search, standing
 from oracles.settings import Heat, PositionSettings, RelaxationSettings
 from oracles.wyckoff import assignments
@@ -26,18 +26,6 @@ def test_drafts_have_the_composition_the_cell_and_the_group():
         assert len(found.rotations) >= 8
 
 
-def test_crowding_sees_the_shortest_distance():
-    drafts = draw(PEROVSKITE, FEW, rng(1, 0, "test"))
-    for draft in drafts[:10]:
-        structure = draft.cell.to_structure()
-        distances = structure.distance_matrix + 1e3 * np.eye(len(structure))
-        symbols = [site.specie.symbol for site in structure]
-        known = np.array([[shortest_distance(one, other) for other in symbols] for one in symbols])
-        images = min(structure.lattice.abc) / max(known.diagonal())  # an atom and its own image
-        expected = min(float((distances / known).min()), float(images))
-        assert crowding(draft.cell, draft.cell.positions[None])[1][0] == pytest.approx(expected, abs=0.02)
-
-
 def test_the_same_seed_draws_the_same():
     one, other = (draw(PEROVSKITE, FEW, rng(5, 0, "test")) for _ in range(2))
     assert all(np.array_equal(a.cell.positions, b.cell.positions) for a, b in zip(one, other, strict=True))
@@ -51,13 +39,6 @@ def test_impossible_crystals_are_refused_with_the_reason():
     crowded = Crystal(space_group=225, composition={"Na": 4, "Cl": 4}, lattice_parameters=(2.2, 2.2, 2.2, 90, 90, 90))
     with pytest.raises(NoPositions, match="in every draw two atoms are closer"):
         draw(crowded, FEW, rng(0, 0, "test"))
-
-
-def test_distances_are_sensible():
-    assert 1.7 < shortest_distance("Mg", "O") < 2.2
-    assert shortest_distance("Mg", "O") == shortest_distance("O", "Mg")
-    assert shortest_distance("Cs", "Cs") > shortest_distance("Li", "Li") > 1.5
-    assert shortest_distance("Og", "Rn") > 1  # never seen: from radii
 
 
 def test_search_finds_ordered_copper_gold(emt):
