@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "data" / "experience.parquet"
 NUMBER = 700
-"""Crystals that are shipped, about as many as a residual learns (:data:`surrogates.residual.MOST`); a campaign's own take their places."""
+"""Crystals that are shipped; a campaign's own take their places where a residual learns no more (:data:`surrogates.residual.MOST`)."""
 COLUMNS = {"space_group_number", "composition", *LATTICE_PARAMETERS, "potential", "level_of_theory", "look", "look_deviation"}
 COLUMNS |= {"surrogate", "surrogate_deviation", "surrogate_distance", "label", "label_deviation"}
 """Of the table: the crystal, levels of theory, and energies with their standard deviations in eV/atom."""

@@ -117,8 +117,8 @@ class Loop:
         control = self.unknown(uniform.sample(selection.batch_size, torch_rng(self.campaign.seed, number, "random")))
         self.terminal.line(f"round {number}: sampler trained, {time.monotonic() - start:.0f} s; {len(drawn):,} new crystals in the pool")
         pool = self.with_room(number, drawn)
-        picks = self.choose(number, beliefs, pool, control)
         self.save_pool(number, beliefs, pool)
+        picks = self.choose(number, beliefs, pool, control)
         counts = {"pool": len(pool), "pool_without_room": len(drawn) - len(pool), "sampler": training[-1]}
         return picks.model_copy(update={"diagnostics": counts | picks.diagnostics})
 

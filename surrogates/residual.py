@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FEWEST = 30
 """Measured cells; with fewer there is no residual."""
-MOST = 800
+MOST = 1200
 """No more measured cells are learned, taken evenly from all: the price of an exact process grows with their third power."""
 LARGEST_SCORE = 3.0
 """A z beyond this, ten standard deviations, counts as this: how hopeless a hopeless cell is would only widen all intervals."""
