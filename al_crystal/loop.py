@@ -109,6 +109,8 @@ class Loop:
         settings, selection = self.campaign.sampler, self.campaign.selection
         start = time.monotonic()
         trainer = Trainer(self.environment, settings, seed=self.seed(number, "sampler"))
+        if settings.dataset_size and (measured := self.history.state.measured()):
+            trainer.use_dataset(CrystalBatch.from_crystals(measured))
         with self.terminal.bar(f"round {number}: training the sampler", settings.iterations) as bar:
             training = trainer.train(beliefs.log_reward, settings.iterations, lambda record: bar(int(record["iteration"])))
         _replace(self.folder(number) / "sampler", trainer.save)

@@ -6,7 +6,6 @@ the whole is their weighted geometric mean, so that a crystal which misses one t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,7 +120,6 @@ class Objective(BaseModel):
     targets: dict[str, Target] = Field(min_length=1, description="target of each property: near, below, above, or from/to")
     pessimism: float = Field(1.0, ge=0, description="how strongly an uncertain prediction is marked down (0: not at all)")
     sharpness: float = Field(8.0, gt=0, description="inverse temperature: reward = desirability ** sharpness")
-    floor: float = Field(1e-8, gt=0, lt=1, description="smallest reward, so that its logarithm is finite")
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -153,7 +151,7 @@ class Objective(BaseModel):
         return first, second
 
     def log_reward(self, mean: Mapping[str, torch.Tensor], standard_deviation: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Log-reward ``(n,)`` of predictions: sharpness * (log E[d] - pessimism / 2 * log(E[d^2] / E[d]^2)) - trust, floored.
+        """Log-reward ``(n,)`` of predictions: sharpness * (log E[d] - pessimism / 2 * log(E[d^2] / E[d]^2)) - trust.
 
         The second term is zero for a certain prediction and marks down one that is only desirable on average; since
         E[d^2] <= E[d] it is bounded, so an uncertain but promising crystal keeps a finite reward. The third is the sum of
@@ -167,7 +165,7 @@ class Objective(BaseModel):
         for name, target in self.targets.items():
             if target.trusted is not None:
                 reward = reward - 0.5 * (standard_deviation[name].double() / target.trusted).square()
-        return reward.clamp_min(math.log(self.floor))
+        return reward
 
     def _weights(self) -> dict[str, float]:
         total = sum(target.weight for target in self.targets.values())

@@ -34,7 +34,9 @@ class SamplerSettings(Settings):
         description="crystals of one group and composition closer than this in the cube count as one in the replay buffer",
     )
     dataset_size: int = Field(
-        default=0, ge=0, description="trajectories an iteration retraces from the data set of known crystals, if one is given"
+        default=0,
+        ge=0,
+        description="trajectories an iteration retraces from known crystals: a data set, or what a campaign has looked at and labelled so far",
     )
     exploration: float = Field(
         default=0.1,

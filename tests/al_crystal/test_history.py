@@ -65,6 +65,20 @@ def test_what_was_passed_over_is_kept_and_an_older_history_has_none(tmp_path):
     assert look_errors(State(rounds=[RoundState([candidate(CRYSTALS[0])])]).rounds[0]) is None
 
 
+def test_what_was_measured_is_what_was_looked_at_or_has_a_label(tmp_path):
+    labelled, failed, passed_over, looked_at = CRYSTALS[:4]
+    prediction = candidate(passed_over).prediction
+    screening = Screening(formation_energy_per_atom=Value(value=0.3, level_of_theory="PBE"), surrogate=prediction)
+    screened = candidate(looked_at).model_copy(update={"screening": screening})
+    with History(tmp_path) as history:
+        history.append(Start(campaign="abc", facts={}))
+        candidates = [candidate(labelled), candidate(failed), screened]
+        history.append(Picks(round=0, candidates=candidates, passed_over=[Look(crystal=passed_over, screening=screening)]))
+        for one, status in ((labelled, "ok"), (failed, "rejected"), (looked_at, "ok")):
+            history.append(Labelled(round=0, attempt=0, label=label(one, status)))
+        assert history.state.measured() == [looked_at, passed_over, labelled]
+
+
 @pytest.mark.parametrize("cut", [1, 10, 200])
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path, cut):
     with History(tmp_path) as history:

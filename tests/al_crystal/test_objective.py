@@ -73,8 +73,11 @@ def test_beyond_what_is_trusted_the_reward_falls_with_the_square_of_the_deviatio
     assert lost.item() == pytest.approx(0.5 * (deviation / 0.05) ** 2, rel=1e-6)
 
 
-def test_the_log_reward_has_a_floor():
-    assert SOLAR.log_reward(*_moments(50.0, 0.1, 5.0, 0.1)).item() == pytest.approx(math.log(1e-8))
+def test_the_log_reward_of_what_is_worthless_is_finite_and_still_says_what_is_worse():
+    """Where all rewards are equal a sampler learns nothing; where to cut them off is the sampler's setting alone."""
+    worse, worst = (SOLAR.log_reward(*_moments(gap, 0.1, 5.0, 0.1)).item() for gap in (3.0, 3.5))
+    assert math.log(1e-8) > worse > worst
+    assert math.isfinite(SOLAR.log_reward(*_moments(50.0, 1e-6, 50.0, 1e-6)).item())
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,25 @@ def test_known_crystals_outside_the_space_are_counted(environment):
     assert np.isfinite(trainer.train(reward, 1)[0]["loss"])
 
 
+def test_a_known_crystal_shows_a_reward_that_sampling_has_not_found(environment):
+    known = CrystalBatch.from_crystals(
+        [Crystal(space_group=225, composition={"Li": 4, "F": 4}, lattice_parameters=(4.0, 4.0, 4.0, 90, 90, 90))]
+    )
+
+    def needle(batch: CrystalBatch) -> torch.Tensor:
+        here = batch.counts == torch.tensor([4, 0, 4, 0])  # of Li, O, F and Fe
+        found = (batch.space_group == 225) & here.all(1)
+        return torch.where(found, 6.0, 0.0)
+
+    found = []
+    for size in (0, 10):
+        trainer = Trainer(environment, SamplerSettings(**SMALL, dataset_size=size, exploration=0.0), seed=4)
+        trainer.use_dataset(known)
+        trainer.train(needle, 60)
+        found.append(trainer.sampler().log_probability_of_composition(known).item())
+    assert found[1] > found[0] + 1
+
+
 RESTRICTIONS = {
     "A": {"elements": ["Fe", "O"], "atoms_per_element": (1, 10)},
     "B": {"elements": ["Li", "Mn", "O"], "required_elements": ["Li", "Mn", "O"]},
