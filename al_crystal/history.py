@@ -147,11 +147,15 @@ class State:
                 if candidate.id in entry.labels:
                     yield number, candidate, entry.labels[candidate.id]
 
-    def measured(self) -> list[Crystal]:
-        """Every crystal that was looked at or has an ``ok`` label, once, in order."""
-        found = {look.crystal.id: look.crystal for entry in self.rounds for look in entry.looks}
-        found |= {candidate.id: candidate.crystal for _, candidate, label in self.labelled() if label.status == "ok"}
-        return list(found.values())
+    def measured(self, before_round: int | None = None) -> list[Crystal]:
+        """Every crystal that was looked at or has an ``ok`` label, once, in order; of the rounds before ``before_round`` if given."""
+        looks = (look.crystal for entry in self.rounds[:before_round] for look in entry.looks)
+        labelled = (
+            candidate.crystal
+            for number, candidate, label in self.labelled()
+            if label.status == "ok" and (before_round is None or number < before_round)
+        )
+        return list({crystal.id: crystal for crystal in (*looks, *labelled)}.values())
 
     def observations(self, before_round: int | None = None) -> list[Observation]:
         """Training rows of all ``ok`` labels, of the rounds before ``before_round`` if given."""

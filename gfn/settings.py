@@ -36,7 +36,7 @@ class SamplerSettings(Settings):
     dataset_size: int = Field(
         default=0,
         ge=0,
-        description="trajectories an iteration retraces from known crystals: a data set, or what a campaign has looked at and labelled so far",
+        description="trajectories an iteration retraces from known crystals: a data set, or what a campaign has measured so far",
     )
     exploration: float = Field(
         default=0.1,
