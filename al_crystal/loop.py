@@ -109,8 +109,7 @@ class Loop:
         settings, selection = self.campaign.sampler, self.campaign.selection
         start = time.monotonic()
         trainer = Trainer(self.environment, settings, seed=self.seed(number, "sampler"))
-        if settings.dataset_size and (measured := self.history.state.measured()):
-            trainer.use_dataset(CrystalBatch.from_crystals(measured))
+        retraced = self.retrace(number, trainer) if settings.dataset_size else 0
         with self.terminal.bar(f"round {number}: training the sampler", settings.iterations) as bar:
             training = trainer.train(beliefs.log_reward, settings.iterations, lambda record: bar(int(record["iteration"])))
         _replace(self.folder(number) / "sampler", trainer.save)
@@ -121,8 +120,17 @@ class Loop:
         pool = self.with_room(number, drawn)
         self.save_pool(number, beliefs, pool)
         picks = self.choose(number, beliefs, pool, control)
-        counts = {"pool": len(pool), "pool_without_room": len(drawn) - len(pool), "sampler": training[-1]}
+        counts = {"pool": len(pool), "pool_without_room": len(drawn) - len(pool), "retraced": retraced, "sampler": training[-1]}
         return picks.model_copy(update={"diagnostics": counts | picks.diagnostics})
+
+    def retrace(self, number: int, trainer: Trainer) -> int:
+        """Let the sampler retrace what the rounds before measured; how many that are. Seed crystals may lie outside the space."""
+        measured = self.history.state.measured(number)
+        kept = trainer.use_dataset(CrystalBatch.from_crystals(measured)) if measured else 0
+        if trainer.skipped:
+            reasons = ", ".join(f"{count} for {reason}" for reason, count in trainer.skipped.items())
+            self.terminal.line(f"round {number}: measured, but outside the space and not retraced: {reasons}")
+        return kept
 
     def choose(self, number: int, beliefs: Beliefs, pool: list[Crystal], control: list[Crystal]) -> Picks:
         """The candidates of a round: seed crystals in the first, the random control, and the best of the pool; and what screening did."""

@@ -65,6 +65,8 @@ def test_a_campaign_runs_from_nothing_to_its_results(finished):
     labels = [label for _, _, label in state.labelled()]
     assert len(labels) == 6
     assert any(label.status == "ok" for label in labels)
+    good = sum(label.status == "ok" for label in state.rounds[0].labels.values())
+    assert [entry.diagnostics["retraced"] for entry in state.rounds] == [0, good]
     assert {candidate.arm for _, candidate, _ in state.labelled()} == {"gfn", "random"}
     for label in labels:
         assert label.provenance
