@@ -124,8 +124,8 @@ class Loop:
         return picks.model_copy(update={"diagnostics": counts | picks.diagnostics})
 
     def retrace(self, number: int, trainer: Trainer) -> int:
-        """Let the sampler retrace what the rounds before measured; how many that are. Seed crystals may lie outside the space."""
-        measured = self.history.state.measured(number)
+        """Let the sampler retrace what earlier campaigns and the rounds before measured; how many that are. Some lie outside the space."""
+        measured = [*(one.look.crystal for one in self.earlier), *self.history.state.measured(number)]
         kept = trainer.use_dataset(CrystalBatch.from_crystals(measured)) if measured else 0
         if trainer.skipped:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in trainer.skipped.items())

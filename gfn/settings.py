@@ -36,7 +36,7 @@ class SamplerSettings(Settings):
     dataset_size: int = Field(
         default=0,
         ge=0,
-        description="trajectories an iteration retraces from known crystals: a data set, or what a campaign has measured so far",
+        description="trajectories an iteration retraces from known crystals: a data set, or what this campaign and earlier ones measured",
     )
     exploration: float = Field(
         default=0.1,

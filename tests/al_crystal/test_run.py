@@ -19,6 +19,7 @@ from al_crystal.history import History, read
 from oracles.packing import overlap
 
 TINY = Path(__file__).parents[2] / "campaigns" / "tiny.yaml"
+SCREENED = {"batch_size": 2, "pool": 32, "random_share": 0.5, "screened": 3}
 
 
 def _campaign(folder: Path, **changes: object) -> Path:
@@ -48,14 +49,24 @@ def _results(folder: Path) -> list[object]:
     return rows
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """The folder of a tiny campaign that ran without a stop."""
-    folder = tmp_path_factory.mktemp("whole")
-    done = _run(_campaign(folder))
+def _finished(folder: Path, **changes: object) -> Path:
+    """The folder of a tiny campaign that ran in ``folder`` without a stop; what it printed is two folders above."""
+    done = _run(_campaign(folder, **changes))
     assert done.returncode == 0, done.stderr
     (folder / "output.txt").write_text(done.stdout)
     return folder / "runs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A tiny campaign."""
+    return _finished(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def screened(tmp_path_factory) -> Path:
+    """One round of a tiny campaign whose batch the potential looks at first."""
+    return _finished(tmp_path_factory.mktemp("screened"), rounds=1, selection=SCREENED)
 
 
 @pytest.mark.slow
@@ -122,15 +133,12 @@ def test_killed_while_labelling_it_goes_on_without_loss_and_ends_the_same(finish
 
 
 @pytest.mark.slow
-def test_a_screened_batch_was_looked_at_and_its_control_was_not(tmp_path):
-    selection = {"batch_size": 2, "pool": 32, "random_share": 0.5, "screened": 3}
-    done = _run(_campaign(tmp_path, rounds=1, selection=selection))
-    assert done.returncode == 0, done.stderr
-    assert "screened 3" in done.stdout
-    state = read(tmp_path / "runs" / "tiny" / "history.jsonl")
+def test_a_screened_batch_was_looked_at_and_its_control_was_not(screened):
+    assert "screened 3" in (screened.parents[1] / "output.txt").read_text()
+    state = read(screened / "history.jsonl")
     diagnostics = state.rounds[0].diagnostics
     assert diagnostics["screened"] == 3
-    pool = crystals_from_frame(pd.read_parquet(tmp_path / "runs" / "tiny" / "round-000" / "pool.parquet"))
+    pool = crystals_from_frame(pd.read_parquet(screened / "round-000" / "pool.parquet"))
     assert len(pool) == diagnostics["pool"] == 32 - diagnostics["pool_without_room"] > 3
     assert all(overlap(crystal) <= 0.01 for crystal in pool)
     looked = {candidate.id for candidate in state.rounds[0].candidates if candidate.screening} | {
@@ -145,6 +153,19 @@ def test_a_screened_batch_was_looked_at_and_its_control_was_not(tmp_path):
             look = candidate.screening.formation_energy_per_atom
             assert cell is None or (cell.level_of_theory == look.level_of_theory and cell.value <= look.value + 0.005)
             assert candidate.prediction == candidate.screening.surrogate  # nothing was learned of looks yet
+
+
+@pytest.mark.slow
+def test_a_campaign_begins_with_the_experience_of_another(screened, tmp_path):
+    table = tmp_path / "experience.parquet"
+    made = [sys.executable, "-m", "al_crystal.experience", str(screened), "--output", str(table)]
+    subprocess.run(made, check=True, capture_output=True, timeout=300)
+    looked = len(read(screened / "history.jsonl").rounds[0].looks)
+    assert looked > 0
+    done = _run(_campaign(tmp_path, rounds=1, seed=1, selection=SCREENED, surrogate={"experience": str(table)}))
+    assert done.returncode == 0, done.stderr
+    assert f"beside {looked} of earlier campaigns" in done.stdout
+    assert read(tmp_path / "runs" / "tiny" / "history.jsonl").rounds[0].diagnostics["retraced"] == looked
 
 
 @pytest.mark.slow
