@@ -1,24 +1,23 @@
 """The surrogate alone about what its own sampler generates: before and after a campaign's rounds, on a random sample of each pool.
 
-Usage: python -m benchmarks.surrogate_generated runs/NAME [--rounds 0 --rounds 5] [--number 60] [--looks 0] [--output FILE.json]
+Usage: python -m benchmarks.surrogate_generated runs/NAME [runs/OTHER ...] [--rounds 0 --rounds 5] [--number 60] [--output FILE.json]
 
 In every round a campaign trains a sampler on the surrogate of that round and draws a pool. This takes a random sample of the pools of the
 rounds named (no acquisition, no look has chosen among them) and labels it as the campaign labels: the energy at rest in the proposed
 cell is what a prediction means. Printed are the errors of that round's surrogate and of the first ensemble: best guesses, eV/atom;
 crystals without such an energy are counted, and how many of the sample share their formula and group, or their chemical system, with
-something that was measured before. With ``--data`` the errors of the same surrogates on 4,000 real crystals of folds 0-1. At the end two
-ratios, with 90 % intervals of a bootstrap over the crystals: the last round's surrogate on its own pool over the first round's on its own,
-and over the first round's on the same crystals. Labels are kept in the run's folder (``generated-000.jsonl``), so that what was
-interrupted goes on. The campaign may still be running; its history is not touched.
+something that was measured before. With ``--data`` the errors of the same surrogates on 4,000 real crystals of folds 0-1.
 
-With ``--looks N`` the sample is looked at N times instead, at a fraction of the cost, and the lowest look is taken: above a label by
-a few hundredths of an eV/atom. Then the error, cut off at 1, is also printed against the lowest of one look, of two, ...; and how far the
-lowest of half of the looks lies from the lowest of the other half: what of an error is the looks' own.
+After each run two ratios of mean errors, with 90 % intervals of a bootstrap over the crystals: the last round's surrogate on its own pool
+over the first round's on its own, and over the first ensemble on the same crystals. Of several runs (seeds of one campaign) also the mean
+of these ratios, their standard deviation over the runs, and the interval of the mean. Labels are kept in a run's folder
+(``generated-000.jsonl``), so that what was interrupted goes on. A campaign may still be running; its history is not touched.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,13 +35,24 @@ from oracles.engines import make_engine
 from oracles.labelling import Labeller
 from oracles.potentials import load as load_potential
 from oracles.potentials import resolve
-from oracles.screening import Screener
 from surrogates.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from oracles.engines import Engine
+    from numpy.typing import NDArray
+
+    from surrogates.tables import Table
 
 ENERGY = "formation_energy_per_atom"
+RESAMPLES = 5_000
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of one sample: what is printed, and the absolute errors ``(n,)`` of the round's surrogate and of the first ensemble, eV/atom."""
+
+    figures: dict[str, float]
+    own: NDArray[np.float64]
+    first: NDArray[np.float64]
 
 
 def sample(run: Path, number: int, size: int) -> list[Crystal]:
@@ -54,40 +64,24 @@ def sample(run: Path, number: int, size: int) -> list[Crystal]:
     return crystals_from_frame(pool.iloc[chosen])
 
 
-def labels(engine: Engine, labeller: Labeller, crystals: list[Crystal], kept: Path) -> dict[str, Value]:
+def labels(run: Path, crystals: list[Crystal], kept: Path, workers: int) -> dict[str, Value]:
     """The energies at rest in the proposed cells that ``ok`` labels state, by crystal; those in the file are not computed again."""
     known = [Label.model_validate_json(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     done = {label.crystal_id for label in known}
-    with kept.open("a") as file:
-        for label in engine.run(labeller, [(crystal, 0) for crystal in crystals if crystal.id not in done]):
-            file.write(label.model_dump_json() + "\n")
-            file.flush()
-            known.append(label)
+    missing = [crystal for crystal in crystals if crystal.id not in done]
+    if missing:
+        campaign = load(run / "campaign.yaml")
+        record = load_potential(resolve(campaign.oracles.potential, campaign.oracles.models)).record
+        labeller = Labeller(campaign.oracles, record, campaign.seed, after_looks=campaign.selection.screened > 0)
+        engine = make_engine(campaign.engine.model_copy(update={"workers": workers}), run / "tasks")
+        with kept.open("a") as file:
+            for label in engine.run(labeller, [(crystal, 0) for crystal in missing]):
+                file.write(label.model_dump_json() + "\n")
+                file.flush()
+                known.append(label)
     wanted = {crystal.id for crystal in crystals}
     good = [label for label in known if label.crystal_id in wanted and label.status == "ok"]
     return {label.crystal_id: energy for label in good if (energy := label.proposal_properties.get(ENERGY)) is not None}
-
-
-def lowest(attempts: list[dict[str, Value]]) -> dict[str, Value]:
-    """The lowest look at each crystal that has one."""
-    found: dict[str, Value] = {}
-    for attempt in attempts:
-        found |= {name: look for name, look in attempt.items() if name not in found or look.value < found[name].value}
-    return found
-
-
-def difference(guesses: dict[str, float], found: dict[str, Value], among: dict[str, Value]) -> float:
-    """Mean difference, cut off at 1 eV/atom, about the crystals of ``among`` that have both."""
-    return float(np.mean([min(1.0, abs(guesses[name] - found[name].value)) for name in among if name in guesses and name in found]))
-
-
-def ratio(after: np.ndarray, before: np.ndarray, paired: bool) -> dict[str, float]:
-    """Mean error after over mean error before, and its 90 % interval: 5,000 resamples of the crystals, the same ones where ``paired``."""
-    draw = rng(0, 0, "generated benchmark, bootstrap")
-    rows = [draw.integers(len(errors), size=(5000, len(errors))) for errors in (after, before)]
-    ratios = after[rows[0]].mean(1) / before[rows[0] if paired else rows[1]].mean(1)
-    low, high = np.quantile(ratios, (0.05, 0.95))
-    return {"ratio": float(after.mean() / before.mean()), "low": float(low), "high": float(high)}
 
 
 def repeats(crystals: list[Crystal], before: list[Crystal]) -> dict[str, float]:
@@ -99,12 +93,50 @@ def repeats(crystals: list[Crystal], before: list[Crystal]) -> dict[str, float]:
     }
 
 
+def measured(run: Path, at: int, number: int, workers: int, real: list[Table]) -> Errors:
+    """Errors about a sample of one pool, and about real crystals."""
+    crystals = sample(run, at, number)
+    found = labels(run, crystals, run / f"generated-{at:03d}.jsonl", workers)
+    known = [crystal for crystal in crystals if crystal.id in found]
+    values = [found[crystal.id] for crystal in known]
+    truth, noise = np.array([value.value for value in values]), np.array([value.standard_deviation or 0.0 for value in values])
+    batch = CrystalBatch.from_crystals(known)
+    pretrained = load(run / "campaign.yaml").surrogate.pretrained
+    began = Ensemble.load(pretrained) if pretrained else Ensemble.pretrained()
+    ensemble = Ensemble.load(run / f"round-{at:03d}" / "surrogate")
+    predicted, first = ensemble.predict(batch), began.predict(batch)
+    off = predicted.median[:, 0].double().numpy() - truth
+    figures = {"round": float(at), "n": float(len(known)), "without an energy": float(len(crystals) - len(known))}
+    figures |= errors(predicted, truth, noise) | {"bias": float(off.mean())}
+    figures["standard error"] = float(np.abs(off).std(ddof=1) / np.sqrt(len(known)))
+    figures |= {f"{name}, first ensemble": value for name, value in errors(first, truth, noise).items()}
+    figures |= repeats(crystals, read(run / "history.jsonl").measured(at))
+    for column, name in enumerate(("energies", "gaps") if real else ()):
+        figures[f"real {name}"] = float(np.mean([error(ensemble, table, column) for table in real]))
+    return Errors(figures, np.abs(off), np.abs(first.median[:, 0].double().numpy() - truth))
+
+
+def ratios(before: Errors, after: Errors, run: str) -> dict[str, NDArray[np.float64]]:
+    """Mean error after over mean error before: the measured ratio, then those of resampled crystals, ``(1 + RESAMPLES,)`` each."""
+    draw = rng(0, 0, f"generated benchmark, bootstrap, {run}")
+    last, first = (np.vstack([np.arange(size), draw.integers(size, size=(RESAMPLES, size))]) for size in (len(after.own), len(before.own)))
+    return {
+        "own pools, last round over first": after.own[last].mean(1) / before.own[first].mean(1),
+        "same crystals, last round's surrogate over the first ensemble": after.own[last].mean(1) / after.first[last].mean(1),
+    }
+
+
+def interval(found: NDArray[np.float64]) -> dict[str, float]:
+    """The measured value, which comes first, and the middle 90 % of the resampled ones."""
+    low, high = np.quantile(found[1:], (0.05, 0.95))
+    return {"ratio": float(found[0]), "low": float(low), "high": float(high)}
+
+
 def main(
-    run: Annotated[Path, typer.Argument(help="folder of a run")],
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs, such as seeds of one campaign")],
     rounds: Annotated[list[int], typer.Option(help="rounds to measure")] = [0, 5],  # noqa: B006  (typer's way to state a default list)
     number: Annotated[int, typer.Option(help="crystals of each pool")] = 60,
-    looks: Annotated[int, typer.Option(min=0, help="looks at each crystal in place of a label")] = 0,
-    workers: Annotated[int, typer.Option(help="processes that label or look")] = 2,
+    workers: Annotated[int, typer.Option(help="processes that label")] = 2,
     data: Annotated[Path | None, typer.Option(envvar="AL_CRYSTAL_DATA", help="development data, for the real crystals")] = None,
     output: Annotated[Path | None, typer.Option(help="write the numbers as JSON")] = None,
 ) -> None:
@@ -112,55 +144,34 @@ def main(
     import torch
 
     torch.set_num_threads(1)
-    campaign = load(run / "campaign.yaml")
-    record = load_potential(resolve(campaign.oracles.potential, campaign.oracles.models)).record
-    screener = Screener(campaign.oracles, record, campaign.seed)
-    labeller = Labeller(campaign.oracles, record, campaign.seed, after_looks=campaign.selection.screened > 0)
-    engine = make_engine(campaign.engine.model_copy(update={"workers": workers}), run / "tasks")
-    pretrained = campaign.surrogate.pretrained
-    began = Ensemble.load(pretrained) if pretrained else Ensemble.pretrained()
-    state = read(run / "history.jsonl")
     real = real_tables(data, shift) if data else []
-    rows, off, off_first = [], [], []
-    for at in rounds:
-        crystals, attempts = sample(run, at, number), []
-        for attempt in range(looks):
-            seen = engine.run(screener, [(crystal, attempt) for crystal in crystals])
-            attempts.append({label.crystal_id: look for label in seen if (look := label.proposal_properties.get(ENERGY)) is not None})
-        found = lowest(attempts) if looks else labels(engine, labeller, crystals, run / f"generated-{at:03d}.jsonl")
-        known = [crystal for crystal in crystals if crystal.id in found]
-        batch = CrystalBatch.from_crystals(known)
-        values = [found[crystal.id] for crystal in known]
-        truth = np.array([value.value for value in values]), np.array([value.standard_deviation or 0.0 for value in values])
-        ensemble = Ensemble.load(run / f"round-{at:03d}" / "surrogate")
-        predicted, first = ensemble.predict(batch), began.predict(batch)
-        off.append(predicted.median[:, 0].numpy() - truth[0])
-        off_first.append(first.median[:, 0].numpy() - truth[0])
-        own = errors(predicted, *truth) | {"bias": float(off[-1].mean())}
-        own["standard error"] = float(np.abs(off[-1]).std(ddof=1) / np.sqrt(len(known)))
-        guesses = dict(zip([crystal.id for crystal in known], predicted.median[:, 0].tolist(), strict=True))
-        for depth in range(1, looks + 1):
-            own[f"lowest of {depth}"] = difference(guesses, lowest(attempts[:depth]), attempts[0])
-        if looks > 1:
-            halves = [lowest(attempts[half::2]) for half in range(2)]
-            own["two halves"] = difference({name: value.value for name, value in halves[0].items()}, halves[1], attempts[0])
-        row = {"round": float(at), "n": float(len(known)), "without an energy": float(len(crystals) - len(known))} | own
-        row |= {f"{name}, first ensemble": value for name, value in errors(first, *truth).items()}
-        row |= repeats(crystals, state.measured(at))
-        for column, name in enumerate(("energies", "gaps") if real else ()):
-            row[f"real {name}"] = float(np.mean([error(ensemble, table, column) for table in real]))
-        rows.append(row)
-        typer.echo("  ".join(f"{name} {value:.3f}".replace(".000", "") for name, value in row.items()))
-    ratios = {
-        "own pool, last over first round": ratio(abs(off[-1]), abs(off[0]), paired=False),
-        "same crystals, last round's surrogate over the first ensemble": ratio(abs(off[-1]), abs(off_first[-1]), paired=True),
-    }
-    for name, value in ratios.items():
-        typer.echo(f"{name}: {value['ratio']:.2f} ({value['low']:.2f} to {value['high']:.2f})")
-    medians = rows[-1]["median"] / rows[0]["median"], rows[-1]["median"] / rows[-1]["median, first ensemble"]
-    typer.echo("the same of medians: {:.2f}, {:.2f}".format(*medians))
+    report: dict[str, dict[str, object]] = {}
+    found: list[dict[str, NDArray[np.float64]]] = []
+    for run in runs:
+        typer.echo(run.name)
+        pools = []
+        for at in rounds:
+            pools.append(measured(run, at, number, workers, real))
+            typer.echo("  ".join(f"{name} {value:.3f}".replace(".000", "") for name, value in pools[-1].figures.items()))
+        found.append(ratios(pools[0], pools[-1], run.name))
+        report[run.name] = {"rounds": [pool.figures for pool in pools]} | _printed(found[-1])
+        medians = [float(np.median(part)) for part in (pools[-1].own, pools[0].own, pools[-1].first)]
+        typer.echo(f"the same of medians: {medians[0] / medians[1]:.2f}, {medians[0] / medians[2]:.2f}")
+    if len(runs) > 1:
+        typer.echo(f"mean of {len(runs)} runs")
+        over_runs = {name: np.array([one[name] for one in found]) for name in found[0]}
+        spread = {f"{name}: standard deviation": float(values[:, 0].std(ddof=1)) for name, values in over_runs.items()}
+        report["all runs"] = {**_printed({name: values.mean(0) for name, values in over_runs.items()}), **spread}
+        typer.echo("standard deviation over the runs: {:.2f}, {:.2f}".format(*spread.values()))
     if output:
-        output.write_text(json.dumps({"rounds": rows, "ratios": ratios}, indent=1) + "\n")
+        output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _printed(found: dict[str, NDArray[np.float64]]) -> dict[str, object]:
+    intervals = {name: interval(values) for name, values in found.items()}
+    for name, value in intervals.items():
+        typer.echo(f"{name}: {value['ratio']:.2f} ({value['low']:.2f} to {value['high']:.2f})")
+    return dict(intervals)
 
 
 if __name__ == "__main__":
