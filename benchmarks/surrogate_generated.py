@@ -116,20 +116,35 @@ def measured(run: Path, at: int, number: int, workers: int, real: list[Table]) -
     return Errors(figures, np.abs(off), np.abs(first.median[:, 0].double().numpy() - truth))
 
 
-def ratios(before: Errors, after: Errors, run: str) -> dict[str, NDArray[np.float64]]:
-    """Mean error after over mean error before: the measured ratio, then those of resampled crystals, ``(1 + RESAMPLES,)`` each."""
-    draw = rng(0, 0, f"generated benchmark, bootstrap, {run}")
-    last, first = (np.vstack([np.arange(size), draw.integers(size, size=(RESAMPLES, size))]) for size in (len(after.own), len(before.own)))
-    return {
-        "own pools, last round over first": after.own[last].mean(1) / before.own[first].mean(1),
-        "same crystals, last round's surrogate over the first ensemble": after.own[last].mean(1) / after.first[last].mean(1),
+def ratio(after: list[NDArray[np.float64]], before: list[NDArray[np.float64]], *, paired: bool) -> dict[str, float]:
+    """Mean over runs of the mean error after over that before, and its 90 % interval: crystals of every run are drawn again.
+
+    One array ``(n,)`` of absolute errors a run; ``paired`` where both are of the same crystals.
+    """
+    from scipy.stats import bootstrap
+
+    def mean_ratio(*drawn: NDArray[np.generic], axis: int = -1) -> NDArray[np.float64]:
+        rows = [each.astype(int) for each in drawn]
+        pairs = zip(after, before, rows[: len(after)], rows[-len(before) :], strict=True)
+        return np.mean([last[one].mean(axis) / first[other].mean(axis) for last, first, one, other in pairs], axis=0)
+
+    rows = [np.arange(len(part)) for part in (after if paired else [*after, *before])]
+    random = rng(0, 0, "generated benchmark, bootstrap")
+    found = bootstrap(rows, mean_ratio, n_resamples=RESAMPLES, confidence_level=0.9, method="percentile", vectorized=True, rng=random)
+    low, high = found.confidence_interval
+    return {"ratio": float(mean_ratio(*rows)), "low": float(low), "high": float(high)}
+
+
+def ratios(pools: list[tuple[Errors, Errors]]) -> dict[str, dict[str, float]]:
+    """Both ratios of the first and the last pool of each run, printed."""
+    before, after, first = [one.own for one, _ in pools], [last.own for _, last in pools], [last.first for _, last in pools]
+    found = {
+        "own pools, last round over first": ratio(after, before, paired=False),
+        "same crystals, last round's surrogate over the first ensemble": ratio(after, first, paired=True),
     }
-
-
-def interval(found: NDArray[np.float64]) -> dict[str, float]:
-    """The measured value, which comes first, and the middle 90 % of the resampled ones."""
-    low, high = np.quantile(found[1:], (0.05, 0.95))
-    return {"ratio": float(found[0]), "low": float(low), "high": float(high)}
+    for name, value in found.items():
+        typer.echo(f"{name}: {value['ratio']:.2f} ({value['low']:.2f} to {value['high']:.2f})")
+    return found
 
 
 def main(
@@ -146,32 +161,26 @@ def main(
     torch.set_num_threads(1)
     real = real_tables(data, shift) if data else []
     report: dict[str, dict[str, object]] = {}
-    found: list[dict[str, NDArray[np.float64]]] = []
+    ends: list[tuple[Errors, Errors]] = []
+    found: list[dict[str, dict[str, float]]] = []
     for run in runs:
         typer.echo(run.name)
         pools = []
         for at in rounds:
             pools.append(measured(run, at, number, workers, real))
             typer.echo("  ".join(f"{name} {value:.3f}".replace(".000", "") for name, value in pools[-1].figures.items()))
-        found.append(ratios(pools[0], pools[-1], run.name))
-        report[run.name] = {"rounds": [pool.figures for pool in pools]} | _printed(found[-1])
+        ends.append((pools[0], pools[-1]))
+        found.append(ratios(ends[-1:]))
+        report[run.name] = {"rounds": [pool.figures for pool in pools], **found[-1]}
         medians = [float(np.median(part)) for part in (pools[-1].own, pools[0].own, pools[-1].first)]
         typer.echo(f"the same of medians: {medians[0] / medians[1]:.2f}, {medians[0] / medians[2]:.2f}")
     if len(runs) > 1:
         typer.echo(f"mean of {len(runs)} runs")
-        over_runs = {name: np.array([one[name] for one in found]) for name in found[0]}
-        spread = {f"{name}: standard deviation": float(values[:, 0].std(ddof=1)) for name, values in over_runs.items()}
-        report["all runs"] = {**_printed({name: values.mean(0) for name, values in over_runs.items()}), **spread}
+        spread = {f"{name}: standard deviation": float(np.std([one[name]["ratio"] for one in found], ddof=1)) for name in found[0]}
+        report["all runs"] = {**ratios(ends), **spread}
         typer.echo("standard deviation over the runs: {:.2f}, {:.2f}".format(*spread.values()))
     if output:
         output.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _printed(found: dict[str, NDArray[np.float64]]) -> dict[str, object]:
-    intervals = {name: interval(values) for name, values in found.items()}
-    for name, value in intervals.items():
-        typer.echo(f"{name}: {value['ratio']:.2f} ({value['low']:.2f} to {value['high']:.2f})")
-    return dict(intervals)
 
 
 if __name__ == "__main__":
