@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
 FEWEST = 30
 """Measured cells; with fewer there is no residual."""
-MOST = 1200
-"""No more measured cells are learned, taken evenly from all: the price of an exact process grows with their third power."""
+MOST = 2400
+"""No more measured cells are learned, taken evenly from all: the price of a prediction grows with their square."""
+SEARCHED = 1600
+"""No more cells, taken evenly from all that are learned, are used in the search for the hyperparameters, whose price grows with the third
+power and which depend little on single cells."""
 LARGEST_SCORE = 3.0
 """A z beyond this, ten standard deviations, counts as this: how hopeless a hopeless cell is would only widen all intervals."""
 ITERATIONS = 60
@@ -66,6 +69,14 @@ class Scores(NamedTuple):
         known = ~residuals.isnan()
         z = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double()).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         return cls(description(rows, predicted)[known], z[known])
+
+    def evenly(self, most: int) -> Scores:
+        """All cells, or ``most`` of them taken evenly."""
+        number = len(self.z)
+        if number <= most:
+            return self
+        some = torch.arange(most) * number // most
+        return Scores(self.described[some], self.z[some])
 
     def save(self, folder: Path) -> None:
         """Write SCORES into the folder of an ensemble, in single precision."""
@@ -103,17 +114,15 @@ class Residual:
 
         Of more than MOST measured cells some are taken, evenly.
         """
-        number = len(measured.z)
-        if number < FEWEST:
+        if len(measured.z) < FEWEST:
             return None
-        if number > MOST:
-            some = torch.arange(MOST) * number // MOST
-            measured = Scores(measured.described[some], measured.z[some])
+        measured = measured.evenly(MOST)
         learned = measured if known is None else Scores(*(torch.cat(both) for both in zip(measured, known, strict=True)))
         offset, scale = learned.described.mean(0), learned.described.std(0).clamp(min=1e-6)
         offset[-FRACTION_FEATURES:], scale[-FRACTION_FEATURES:] = 0.0, 1.0  # fractions are compared as they are
-        made = cls(offset, scale, _standardised(learned.described, offset, scale), learned.z, {})
-        return replace(made, hyperparameters=made._fitted())
+        whole = Scores(_standardised(learned.described, offset, scale), learned.z)
+        some = whole.evenly(SEARCHED)
+        return cls(offset, scale, *whole, cls(offset, scale, *some, {})._fitted())
 
     def _fitted(self) -> dict[str, torch.Tensor]:
         """The hyperparameters of largest posterior probability."""
