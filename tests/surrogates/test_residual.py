@@ -184,6 +184,21 @@ def test_of_too_many_cells_some_of_all_are_learned(monkeypatch):
     assert (float(learned[0]), float(learned[-1])) == (pytest.approx(0.1, abs=0.03), pytest.approx(1.0, abs=0.03))
 
 
+def test_all_cells_are_learned_where_some_are_searched_with(monkeypatch):
+    monkeypatch.setattr("surrogates.residual.SEARCHED", 40)
+    start, rows = small_ensemble(), proposals(100, 13)
+    predicted = start.predict_rows(rows)
+    scores = Scores.of(rows, predicted, predicted.standard_deviation[:, 0] * torch.linspace(0.1, 1.0, 100))
+    made = Residual.fit(scores)
+    assert made is not None
+    assert torch.equal(made.scores, scores.z)
+    searched = replace(made, features=made.features[::5], scores=made.scores[::5])._fitted()  # other cells, another search
+    assert not all(torch.equal(made.hyperparameters[name], value) for name, value in searched.items())
+    some = scores.evenly(40)
+    again = replace(made, features=made.features[torch.arange(40) * 100 // 40], scores=some.z)._fitted()
+    assert all(torch.equal(made.hyperparameters[name], value) for name, value in again.items())
+
+
 def test_what_is_saved_says_the_same(learned, tmp_path):
     _, tuned = learned
     rows = proposals(40, 6)
