@@ -133,7 +133,7 @@ def errors_by_round(state: State) -> go.Figure:
             x=[number for number, _ in looked],
             y=[error["mae"] for _, error in looked],
             mode="lines+markers",
-            name=f"{axis_title('formation_energy_per_atom')}, surrogate alone, all that was looked at",
+            name="all looks, surrogate alone",  # the legend has room for a line
             line={"color": "#9aa3ad", "dash": "dot"},
             text=[
                 f"n = {error['n']}, median {error['median']:.3f}, {error['coverage_90']:.0%} within 90 % intervals" for _, error in looked

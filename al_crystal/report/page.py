@@ -59,7 +59,7 @@ def _figures(campaign: Campaign, state: State, table: pd.DataFrame) -> Iterator[
             text = "The prediction that the crystal was picked on, with its 90 % interval."
             yield f"Predicted before labelling: {figures.axis_title(name)}", text, figures.parity(table, name)
     if state.closed_rounds:
-        text = "Error of the beliefs about each batch, its random control among it, before it was labelled."
+        text = "Error of the beliefs about each batch, its random control among it, before labelling; dotted: of energies of all looks."
         yield "Does the surrogate learn?", text, figures.errors_by_round(state)
     if "screened_formation_energy_per_atom" in table and "proposal_formation_energy_per_atom" in table:
         text = "Picks that the potential had looked at before the batch was chosen, against their labels in the proposed cell."
