@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import islice
 
 import numpy as np
@@ -173,11 +173,11 @@ def assignments(
     A position without free coordinates holds one set of atoms at most; the others any number. With more than ``limit`` ways, the
     search visits its branches in random order (``generator``) and leaves each after a few, so that what it returns is a sample.
     """
-    sites = group_sites(space_group).sites
-    remaining = [(symbol, composition[symbol]) for symbol in sorted(composition, key=lambda symbol: composition[symbol])]
-    every = list(islice(_fill(sites, remaining, frozenset(), None, [20 * limit + 20_000]), limit + 1))
+    remaining = tuple((symbol, composition[symbol]) for symbol in sorted(composition, key=lambda symbol: composition[symbol]))
+    every = _every(space_group, remaining, limit)
     if len(every) <= limit or generator is None:
-        return [Assignment(space_group, tuple(occupied)) for occupied in every[:limit]]
+        return list(every[:limit])
+    sites = group_sites(space_group).sites
     sampled: set[tuple[tuple[str, int], ...]] = set()
     for _ in range(RESTARTS):
         for occupied in islice(_fill(sites, remaining, frozenset(), generator, [20 * limit]), max(1, limit // RESTARTS)):
@@ -185,9 +185,16 @@ def assignments(
     return [Assignment(space_group, occupied) for occupied in sorted(sampled)]
 
 
+@lru_cache(maxsize=2)  # a label asks four times for those of one crystal, and there may be tens of thousands
+def _every(space_group: int, remaining: tuple[tuple[str, int], ...], limit: int) -> tuple[Assignment, ...]:
+    """The first ``limit`` ways to put what remains on the sites of a group, and one more where there are more."""
+    found = _fill(group_sites(space_group).sites, remaining, frozenset(), None, [20 * limit + 20_000])
+    return tuple(Assignment(space_group, tuple(occupied)) for occupied in islice(found, limit + 1))
+
+
 def _fill(
     sites: Sequence[Site],
-    remaining: list[tuple[str, int]],
+    remaining: Sequence[tuple[str, int]],
     taken: frozenset[int],
     generator: np.random.Generator | None,
     budget: list[int],
