@@ -153,13 +153,17 @@ class _Source:
         return f"{file}:{line}"
 
 
-def load(path: Path) -> Campaign:
+def load(path: Path, seed: int | None = None) -> Campaign:
     """Read, merge and validate a campaign file; paths inside it are relative to where the command runs.
+
+    With a ``seed`` it is the campaign with that seed in place of its own, and its name ends in it: a run of its own.
 
     Raises:
         ConfigError: with one entry per mistake, each with file and line.
     """
     source = _read(Path(path), ())
+    if seed is not None:
+        source.content |= {"seed": seed} | ({"name": f"{source.content['name']}_{seed}"} if "name" in source.content else {})
     try:
         return Campaign.model_validate(source.content)
     except ValidationError as error:

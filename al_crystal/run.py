@@ -20,6 +20,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def run(
     campaign_file: Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="the campaign file, such as campaigns/solar_bg.yaml")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check the campaign, its space, weights and queue; write nothing")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="instead of the file's; the run's name ends in it: how far do results depend on chance?")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="collect, advance, submit, and exit with 3 while jobs run (for cron)")] = False,
 ) -> None:
     """Run a campaign of active learning. The same command again goes on where the last one stopped."""
@@ -30,7 +33,7 @@ def run(
     from .history import HistoryError
 
     try:
-        campaign = load(campaign_file)
+        campaign = load(campaign_file, seed)
         check_import_of_gfn()
         check_folder(campaign)
         environment, potential = prepare(campaign, campaign_file)

@@ -36,6 +36,13 @@ def test_the_hash_names_the_experiment_and_not_where_or_how_long_it_runs():
     assert campaign.model_copy(update={"seed": 1}).hash != campaign.hash
 
 
+def test_another_seed_is_a_campaign_of_its_own(tmp_path):
+    first = _write(tmp_path, MINIMAL + "seed: 7\n", "first.yaml")
+    other = load(first, seed=3)
+    assert (other.seed, other.name, other.folder) == (3, f"{load(first).name}_3", load(first).folder.with_name(f"{load(first).name}_3"))
+    assert load(_write(tmp_path, f"extends: first.yaml\nname: {other.name}\nseed: 3\n")).hash == other.hash != load(first).hash
+
+
 def test_extends_states_only_what_differs(tmp_path):
     _write(tmp_path, MINIMAL + "seed: 7\nselection: {batch_size: 5, pool: 50}\n", "base.yaml")
     campaign = load(_write(tmp_path, "extends: base.yaml\nname: other\nselection: {pool: 60}\n"))

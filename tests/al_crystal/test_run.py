@@ -193,6 +193,13 @@ def test_help_and_a_wrong_campaign_are_answered_without_torch(tmp_path):
     assert " torch\n" not in done.stderr
 
 
+def test_another_seed_runs_beside(tmp_path):
+    done = _run(_campaign(tmp_path), "--dry-run", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "runs" / "tiny_3") in done.stdout
+    assert "--seed" in _run(_campaign(tmp_path), "--seed", "-1").stderr
+
+
 @pytest.mark.models
 def test_a_target_that_no_label_can_have_is_refused(tmp_path, models_folder):
     done = _run(_campaign(tmp_path, oracles={"potential": "TensorNet-MatPES", "models": str(models_folder)}), "--dry-run")
