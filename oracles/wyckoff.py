@@ -128,7 +128,8 @@ class Assignment:
     @property
     def freedom(self) -> int:
         """Free coordinates altogether."""
-        return sum(site.freedom for site in self.sites)
+        table = group_sites(self.space_group).sites  # not self.sites: of tens of thousands of ways most are only counted
+        return sum(table[index].freedom for _, index in self.occupied)
 
     @property
     def label(self) -> str:
