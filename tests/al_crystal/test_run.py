@@ -195,6 +195,7 @@ def test_help_and_a_wrong_campaign_are_answered_without_torch(tmp_path):
     assert " torch\n" not in done.stderr
 
 
+@pytest.mark.slow
 def test_another_seed_runs_beside(tmp_path):
     done = _run(_campaign(tmp_path), "--dry-run", "--seed", "3")
     assert done.returncode == 0, done.stderr
