@@ -133,7 +133,6 @@ def test_killed_while_labelling_it_goes_on_without_loss_and_ends_the_same(finish
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("screened campaign")  # run once
 def test_a_screened_batch_was_looked_at_and_its_control_was_not(screened):
     assert "screened 3" in (screened.parents[1] / "output.txt").read_text()
     state = read(screened / "history.jsonl")
@@ -157,7 +156,6 @@ def test_a_screened_batch_was_looked_at_and_its_control_was_not(screened):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("screened campaign")  # run once
 def test_a_campaign_begins_with_the_experience_of_another(screened, tmp_path):
     table = tmp_path / "experience.parquet"
     made = [sys.executable, "-m", "al_crystal.experience", str(screened), "--output", str(table)]
