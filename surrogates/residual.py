@@ -70,14 +70,6 @@ class Scores(NamedTuple):
         z = torch.asinh(residuals.double() / predicted.standard_deviation[:, 0].double()).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         return cls(description(rows, predicted)[known], z[known])
 
-    def evenly(self, most: int) -> Scores:
-        """All cells, or ``most`` of them taken evenly."""
-        number = len(self.z)
-        if number <= most:
-            return self
-        some = torch.arange(most) * number // most
-        return Scores(self.described[some], self.z[some])
-
     def save(self, folder: Path) -> None:
         """Write SCORES into the folder of an ensemble, in single precision."""
         from safetensors.torch import save_file
@@ -112,17 +104,17 @@ class Residual:
     def fit(cls, measured: Scores, known: Scores | None = None) -> Residual | None:
         """Learn measured cells, and ``known`` compounds beside them; None where fewer than FEWEST were measured.
 
-        Of more than MOST measured cells some are taken, evenly.
+        Of more than MOST measured cells some are taken, evenly; hyperparameters are searched with no more than SEARCHED cells.
         """
         if len(measured.z) < FEWEST:
             return None
-        measured = measured.evenly(MOST)
+        measured = Scores(*(values[_evenly(len(values), MOST)] for values in measured))
         learned = measured if known is None else Scores(*(torch.cat(both) for both in zip(measured, known, strict=True)))
         offset, scale = learned.described.mean(0), learned.described.std(0).clamp(min=1e-6)
         offset[-FRACTION_FEATURES:], scale[-FRACTION_FEATURES:] = 0.0, 1.0  # fractions are compared as they are
-        whole = Scores(_standardised(learned.described, offset, scale), learned.z)
-        some = whole.evenly(SEARCHED)
-        return cls(offset, scale, *whole, cls(offset, scale, *some, {})._fitted())
+        made = cls(offset, scale, _standardised(learned.described, offset, scale), learned.z, {})
+        some = _evenly(len(learned.z), SEARCHED)
+        return replace(made, hyperparameters=replace(made, features=made.features[some], scores=made.scores[some])._fitted())
 
     def _fitted(self) -> dict[str, torch.Tensor]:
         """The hyperparameters of largest posterior probability."""
@@ -226,6 +218,11 @@ def _kernel(features: int) -> Kernel:
     return ScaleKernel(cell, outputscale_prior=GammaPrior(2.0, 2.0)) + ScaleKernel(
         cell * composition, outputscale_prior=GammaPrior(2.0, 2.0)
     )
+
+
+def _evenly(number: int, most: int) -> torch.Tensor:
+    """All of ``number`` rows, or ``most`` of them taken evenly: their indices."""
+    return torch.arange(min(number, most)) * number // min(number, most)
 
 
 def _standardised(described: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
