@@ -8,10 +8,11 @@ cell is what a prediction means. Printed are the errors of that round's surrogat
 crystals without such an energy are counted, and how many of the sample share their formula and group, or their chemical system, with
 something that was measured before. With ``--data`` the errors of the same surrogates on 4,000 real crystals of folds 0-1.
 
-After each run two ratios of mean errors, with 90 % intervals of a bootstrap over the crystals: the last round's surrogate on its own pool
-over the first round's on its own, and over the first ensemble on the same crystals. Of several runs (seeds of one campaign) also the mean
-of these ratios, their standard deviation over the runs, and the interval of the mean. Labels are kept in a run's folder
-(``generated-000.jsonl``), so that what was interrupted goes on. A campaign may still be running; its history is not touched.
+After each run three ratios of mean errors, with 90 % intervals of a bootstrap over the crystals: the last round's surrogate on its own
+pool over the first round's on its own; over the first ensemble on the same crystals; and the latter on crystals of the first pool that were
+never measured, where nothing is the sampler's doing. Of several runs (seeds of one campaign) also the mean of these ratios, their standard
+deviation over the runs, and the interval of the mean. Labels are kept in a run's folder (``generated-000.jsonl``), so that what was
+interrupted goes on. A campaign may still be running; its history is not touched.
 """
 
 from __future__ import annotations
@@ -48,11 +49,16 @@ RESAMPLES = 5_000
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one sample: what is printed, and the absolute errors ``(n,)`` of the round's surrogate and of the first ensemble, eV/atom."""
+    """Of one sample: what is printed, and the absolute errors ``(n,)`` of the round's, the first and the last surrogate, eV/atom.
+
+    ``unlearned`` says which crystals were not measured before the last round.
+    """
 
     figures: dict[str, float]
     own: NDArray[np.float64]
     first: NDArray[np.float64]
+    last: NDArray[np.float64]
+    unlearned: NDArray[np.bool_]
 
 
 def sample(run: Path, number: int, size: int) -> list[Crystal]:
@@ -93,8 +99,8 @@ def repeats(crystals: list[Crystal], before: list[Crystal]) -> dict[str, float]:
     }
 
 
-def measured(run: Path, at: int, number: int, workers: int, real: list[Table]) -> Errors:
-    """Errors about a sample of one pool, and about real crystals."""
+def measured(run: Path, at: int, last: int, number: int, workers: int, real: list[Table]) -> Errors:
+    """Errors about a sample of one pool, of the surrogates of its round and of the ``last``, and about real crystals."""
     crystals = sample(run, at, number)
     found = labels(run, crystals, run / f"generated-{at:03d}.jsonl", workers)
     known = [crystal for crystal in crystals if crystal.id in found]
@@ -104,16 +110,20 @@ def measured(run: Path, at: int, number: int, workers: int, real: list[Table]) -
     pretrained = load(run / "campaign.yaml").surrogate.pretrained
     began = Ensemble.load(pretrained) if pretrained else Ensemble.pretrained()
     ensemble = Ensemble.load(run / f"round-{at:03d}" / "surrogate")
+    latest = Ensemble.load(run / f"round-{last:03d}" / "surrogate")
     predicted, first = ensemble.predict(batch), began.predict(batch)
-    off = predicted.median[:, 0].double().numpy() - truth
+    off, first_off, last_off = (each.median[:, 0].double().numpy() - truth for each in (predicted, first, latest.predict(batch)))
     figures = {"round": float(at), "n": float(len(known)), "without an energy": float(len(crystals) - len(known))}
     figures |= errors(predicted, truth, noise) | {"bias": float(off.mean())}
     figures["standard error"] = float(np.abs(off).std(ddof=1) / np.sqrt(len(known)))
     figures |= {f"{name}, first ensemble": value for name, value in errors(first, truth, noise).items()}
-    figures |= repeats(crystals, read(run / "history.jsonl").measured(at))
+    history = read(run / "history.jsonl")
+    figures |= repeats(crystals, history.measured(at))
+    learned = {crystal.id for crystal in history.measured(last)}
     for column, name in enumerate(("energies", "gaps") if real else ()):
         figures[f"real {name}"] = float(np.mean([error(ensemble, table, column) for table in real]))
-    return Errors(figures, np.abs(off), np.abs(first.median[:, 0].double().numpy() - truth))
+    unlearned = np.array([crystal.id not in learned for crystal in known])
+    return Errors(figures, np.abs(off), np.abs(first_off), np.abs(last_off), unlearned)
 
 
 def ratio(after: list[NDArray[np.float64]], before: list[NDArray[np.float64]], *, paired: bool) -> dict[str, float]:
@@ -136,11 +146,13 @@ def ratio(after: list[NDArray[np.float64]], before: list[NDArray[np.float64]], *
 
 
 def ratios(pools: list[tuple[Errors, Errors]]) -> dict[str, dict[str, float]]:
-    """Both ratios of the first and the last pool of each run, printed."""
+    """The ratios of the first and the last pool of each run, printed."""
     before, after, first = [one.own for one, _ in pools], [last.own for _, last in pools], [last.first for _, last in pools]
+    later, began = [one.last[one.unlearned] for one, _ in pools], [one.first[one.unlearned] for one, _ in pools]
     found = {
         "own pools, last round over first": ratio(after, before, paired=False),
         "same crystals, last round's surrogate over the first ensemble": ratio(after, first, paired=True),
+        "the same on unmeasured crystals of the first pool": ratio(later, began, paired=True),
     }
     for name, value in found.items():
         typer.echo(f"{name}: {value['ratio']:.2f} ({value['low']:.2f} to {value['high']:.2f})")
@@ -167,18 +179,18 @@ def main(
         typer.echo(run.name)
         pools = []
         for at in rounds:
-            pools.append(measured(run, at, number, workers, real))
+            pools.append(measured(run, at, rounds[-1], number, workers, real))
             typer.echo("  ".join(f"{name} {value:.3f}".replace(".000", "") for name, value in pools[-1].figures.items()))
         ends.append((pools[0], pools[-1]))
         found.append(ratios(ends[-1:]))
         report[run.name] = {"rounds": [pool.figures for pool in pools], **found[-1]}
         medians = [float(np.median(part)) for part in (pools[-1].own, pools[0].own, pools[-1].first)]
-        typer.echo(f"the same of medians: {medians[0] / medians[1]:.2f}, {medians[0] / medians[2]:.2f}")
+        typer.echo(f"the first two of medians: {medians[0] / medians[1]:.2f}, {medians[0] / medians[2]:.2f}")
     if len(runs) > 1:
         typer.echo(f"mean of {len(runs)} runs")
         spread = {f"{name}: standard deviation": float(np.std([one[name]["ratio"] for one in found], ddof=1)) for name in found[0]}
         report["all runs"] = {**ratios(ends), **spread}
-        typer.echo("standard deviation over the runs: {:.2f}, {:.2f}".format(*spread.values()))
+        typer.echo("standard deviation over the runs: " + ", ".join(f"{value:.2f}" for value in spread.values()))
     if output:
         output.write_text(json.dumps(report, indent=1) + "\n")
 
