@@ -256,12 +256,13 @@ class Deformations:
 def deformations(file: Path, report: dict[str, int]) -> Deformations:
     """The output of :mod:`surrogates.wrong_cells`; other shapes whose atoms did not come to rest are left out.
 
-    So are crystals with a cell that has no energy, counted in ``report``: at twice the volume atoms may be out of reach of one another.
+    So are crystals with a cell that has no energy, counted in ``report``: at twice the volume atoms may be out of reach of one another,
+    in a loose crystal even in its own cell, and then no cell of it is left.
     """
     from surrogates.wrong_cells import other_shapes, read
 
     found = list(read(file))
-    lines = [line for line in found if np.isfinite(line["strain_energy_per_atom"]).all()]
+    lines = [line for line in found if line["cells"] and np.isfinite(line["strain_energy_per_atom"]).all()]
     report["crystals with wrong cells"] = len(found)
     report["crystals with a cell that has no energy, left out"] = len(found) - len(lines)
     for line in lines:

@@ -114,10 +114,11 @@ def test_shapes_with_frozen_atoms_do_not_train(tmp_path):
     rested = line | {"source_id": "2", "at_rest": True}
     file = tmp_path / "cells.jsonl"
     torn = line | {"source_id": "3", "strain_energy_per_atom": [0.0, float("nan")]}  # atoms out of reach of one another
-    file.write_text("".join(json.dumps(one) + "\n" for one in (line, torn, rested | {"at_rest": False}, rested)))
+    loose = line | {"source_id": "4", "cells": [], "strain_energy_per_atom": [], "at_rest": True}  # out of reach in its own cell
+    file.write_text("".join(json.dumps(one) + "\n" for one in (line, torn, loose, rested | {"at_rest": False}, rested)))
     report: dict[str, int] = {}
     found = deformations(file, report)
-    assert report == {"crystals with wrong cells": 3, "crystals with a cell that has no energy, left out": 1}
+    assert report == {"crystals with wrong cells": 4, "crystals with a cell that has no energy, left out": 2}
     assert len(found) == 2
     assert found.crystal.tolist() == [0, 1, 1]
 
